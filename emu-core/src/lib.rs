@@ -1,0 +1,1 @@
+//! x86 CPU, memory and device interfaces of emu.

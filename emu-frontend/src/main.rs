@@ -1,0 +1,2 @@
+//! The binary `emu`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The compiled tiers of emu (none yet).
