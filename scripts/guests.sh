@@ -1,0 +1,117 @@
+#!/bin/sh
+# Fetches the guests that the tests, the demonstration and the benchmark boot, into cache/ (ignored by git):
+#
+#   cache/ARCH/linux          Debian 12's installer kernel (package debian-installer-12-netboot-ARCH, directory "text")
+#   cache/ARCH/initrd.gz      the installer itself
+#   cache/ARCH/busybox        a static busybox (package busybox-static)
+#   cache/ARCH/busybox.cpio   an initramfs made of it by tests/src/bin/mkinitramfs.rs
+#
+# Usage: scripts/guests.sh [amd64] [i386]          (default: both)
+# Environment: EMU_CACHE, another folder instead of cache/.
+#
+# Nothing is installed and nothing of the system is changed, so no root is needed: an installed package is copied, otherwise
+# packages are downloaded and unpacked here. i386 packages come through package lists of our own under cache/apt, so that
+# "dpkg --add-architecture" is not needed. A partly failed "apt-get update" is no reason to stop: mirrors are sometimes
+# half-synchronised, and only the packages that we need have to be there.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cache=${EMU_CACHE:-$root/cache}
+apt=$cache/apt
+
+say() { echo "guests.sh: $*" >&2; }
+
+# apt-get with package lists of our own, for both architectures.
+private_apt() {
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+    apt-get -q -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt" -o APT::Architectures::=amd64 -o APT::Architectures::=i386 \
+        -o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=2 "$@"
+}
+
+# For systems whose own sources do not have Debian 12: the same, from Debian 12 alone.
+debian_12_apt() {
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ -r "$keyring" ] || return 1
+    mkdir -p "$apt"
+    echo "deb [signed-by=$keyring] http://deb.debian.org/debian bookworm main" >"$apt/debian-12.list"
+    private_apt -o Dir::Etc::SourceList="$apt/debian-12.list" -o Dir::Etc::SourceParts=/dev/null "$@"
+}
+
+# download PACKAGE:ARCHITECTURE - leaves the package in $apt/deb.
+download() {
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
+    rm -rf "$apt/deb" && mkdir -p "$apt/deb" && cd "$apt/deb"
+    say "downloading $1"
+    log=$apt/log
+    : >"$log"
+    for get in "apt-get -q" private_apt debian_12_apt; do
+        if [ "$get" != "apt-get -q" ] && [ ! -e "$apt/updated-$get" ]; then
+            $get update >>"$log" 2>&1 || say "some package lists could not be fetched (see $log); going on with the others"
+            : >"$apt/updated-$get"
+        fi
+        # An _apt user that cannot write here is only a warning.
+        if $get download "$1" >>"$log" 2>&1 && ls ./*.deb >/dev/null 2>&1; then return 0; fi
+    done
+    return 1
+}
+
+# unpack FILE DESTINATION - takes one file out of the package just downloaded.
+unpack() {
+    dpkg-deb --fsys-tarfile "$apt"/deb/*.deb | tar -x -O -f - "$1" >"$2.part" && mv "$2.part" "$2"
+}
+
+fail() {
+    say "cannot get $1: pass such files by hand, as in: emu -m 512 -nographic -kernel LINUX -initrd INITRD -append console=ttyS0" \
+        "(or put them at $2)"
+    exit 1
+}
+
+fetch_installer() {
+    arch=$1 to=$cache/$1 from=usr/lib/debian-installer/images/12/$1/text/debian-installer/$1
+    [ -s "$to/linux" ] && [ -s "$to/initrd.gz" ] && return
+    if [ -s "/$from/linux" ] && [ -s "/$from/initrd.gz" ]; then
+        cp "/$from/linux" "/$from/initrd.gz" "$to/"
+        return
+    fi
+    package=debian-installer-12-netboot-$arch
+    download "$package" && unpack "./$from/linux" "$to/linux" && unpack "./$from/initrd.gz" "$to/initrd.gz" ||
+        fail "the package $package" "$to/linux and $to/initrd.gz"
+}
+
+fetch_busybox() {
+    arch=$1 to=$cache/$1
+    [ -s "$to/busybox" ] && return
+    if [ "$(dpkg-query -W -f '${Architecture} ${Status}' busybox-static 2>/dev/null)" = "$arch install ok installed" ]; then
+        cp /bin/busybox "$to/busybox"
+        return
+    fi
+    download "busybox-static:$arch" && { unpack ./bin/busybox "$to/busybox" || unpack ./usr/bin/busybox "$to/busybox"; } 2>>"$apt/log" ||
+        fail "the package busybox-static:$arch" "$to/busybox"
+    chmod 755 "$to/busybox"
+}
+
+make_initramfs() {
+    to=$cache/$1
+    new=$root/tests/boot/init.sh
+    if [ -s "$to/busybox.cpio" ] && [ -z "$(find "$new" "$root/tests/src/initramfs.rs" "$to/busybox" -newer "$to/busybox.cpio")" ]; then
+        return
+    fi
+    (cd "$root" && cargo run -q --release -p emu-tests --bin mkinitramfs -- --busybox "$to/busybox" --out "$to/busybox.cpio.part")
+    mv "$to/busybox.cpio.part" "$to/busybox.cpio"
+}
+
+[ $# -gt 0 ] || set -- amd64 i386
+for arch in "$@"; do
+    case $arch in
+    amd64 | i386) ;;
+    *)
+        say "unknown architecture '$arch': amd64 and i386 exist"
+        exit 1
+        ;;
+    esac
+    mkdir -p "$cache/$arch"
+    fetch_installer "$arch"
+    fetch_busybox "$arch"
+    make_initramfs "$arch"
+done
+rm -rf "$apt"
