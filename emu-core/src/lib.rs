@@ -1,1 +1,9 @@
-//! x86 CPU, memory and device interfaces of emu.
+//! The x86 CPU, guest memory and device interfaces of emu. Knows no device, no compiled tier and no host I/O.
+//!
+//! See ARCHITECTURE.md for the map of modules and the recipes for adding an instruction or a device.
+
+pub mod bus;
+pub mod clock;
+pub mod device;
+pub mod irq;
+pub mod mem;

@@ -1,0 +1,357 @@
+//! Guest physical memory: what is RAM, what is ROM, and which bytes hold decoded code.
+//!
+//! ```text
+//!  0        640K   768K        1M            low_top      ROM 4G  4G        4G + high
+//!  | RAM    | VGA  | shadow    | RAM         | PCI hole   | BIOS  | RAM      |
+//!           ^ 16 KiB chunks from 640K to 1M are routed one by one (i440FX PAM and SMRAM)
+//! ```
+//! All of it is one [`Ram`]: RAM first, then ROM and device memory. An offset into it is an [`Offset`]; a guest physical
+//! address is a [`PhysAddr`]. Everything that is not backed here belongs to the bus.
+
+pub mod ram;
+
+use ram::Ram;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock};
+
+/// A guest physical address, after the A20 gate where it comes from a vCPU.
+pub type PhysAddr = u64;
+
+/// A byte's place in the [`Ram`] of the machine.
+pub type Offset = usize;
+
+/// Bytes in a page.
+pub const PAGE: u64 = 4096;
+
+/// RAM below 4 GiB ends here at the latest, where the PCI hole begins.
+pub const PCI_HOLE: u64 = 0xc000_0000;
+
+const LEGACY_START: u64 = 0xa_0000;
+const LEGACY_END: u64 = 0x10_0000;
+const CHUNK: u64 = 0x4000;
+const CHUNKS: usize = ((LEGACY_END - LEGACY_START) / CHUNK) as usize;
+
+/// What backs a physical address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backing {
+    /// Where reads come from; `None`: from the bus.
+    pub read: Option<Offset>,
+    /// Where writes go; `None`: to the bus, which swallows writes to ROM.
+    pub write: Option<Offset>,
+}
+
+impl Backing {
+    const BUS: Backing = Backing { read: None, write: None };
+
+    fn ram(offset: u64) -> Backing {
+        Backing { read: Some(offset as usize), write: Some(offset as usize) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Extra {
+    start: PhysAddr,
+    len: u64,
+    offset: u64,
+    writable: bool,
+}
+
+struct Layout {
+    /// Routing of the 16 KiB chunks from 640 KiB to 1 MiB, as offsets of their first byte.
+    legacy: [Backing; CHUNKS],
+    /// ROM offsets behind those chunks, where there is a ROM.
+    legacy_rom: [Option<Offset>; CHUNKS],
+    extras: Vec<Extra>,
+}
+
+/// Physical memory of one machine.
+pub struct GuestMemory {
+    ram: Ram,
+    ram_size: u64,
+    low_top: u64,
+    layout: RwLock<Layout>,
+    a20: AtomicU64,
+    next_extra: AtomicU64,
+    /// One word a page: bit n is set while bytes `64 n..64 n + 64` hold decoded code.
+    code: Box<[AtomicU64]>,
+    code_written: AtomicBool,
+    code_writes: Mutex<Vec<(Offset, usize)>>,
+}
+
+impl GuestMemory {
+    /// `ram_size` bytes of RAM (rounded up to pages) and room for `extra` bytes of ROM and device memory.
+    ///
+    /// # Errors
+    /// The host refuses the mapping.
+    pub fn new(ram_size: u64, extra: u64) -> std::io::Result<GuestMemory> {
+        let ram_size = ram_size.next_multiple_of(PAGE);
+        let total = ram_size
+            .checked_add(extra.next_multiple_of(PAGE))
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or(std::io::ErrorKind::OutOfMemory)?;
+        // Machines with less RAM than 1 MiB still own the whole of their low memory below 640 KiB only.
+        let mut legacy = [Backing::BUS; CHUNKS];
+        for (i, chunk) in legacy.iter_mut().enumerate() {
+            let start = LEGACY_START + i as u64 * CHUNK;
+            if start >= 0xc_0000 && start + CHUNK <= ram_size {
+                *chunk = Backing::ram(start);
+            }
+        }
+        Ok(GuestMemory {
+            ram: Ram::new(total)?,
+            ram_size,
+            low_top: ram_size.min(PCI_HOLE),
+            layout: RwLock::new(Layout { legacy, legacy_rom: [None; CHUNKS], extras: Vec::new() }),
+            a20: AtomicU64::new(u64::MAX),
+            next_extra: AtomicU64::new(ram_size),
+            code: (0..total.div_ceil(PAGE as usize)).map(|_| AtomicU64::new(0)).collect(),
+            code_written: AtomicBool::new(false),
+            code_writes: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Bytes of RAM.
+    pub fn ram_size(&self) -> u64 {
+        self.ram_size
+    }
+
+    /// Bytes of RAM below the PCI hole.
+    pub fn low_ram(&self) -> u64 {
+        self.low_top
+    }
+
+    /// Bytes of RAM from 4 GiB up.
+    pub fn high_ram(&self) -> u64 {
+        self.ram_size - self.low_top
+    }
+
+    /// The bytes themselves.
+    pub fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// What backs `address`; the answer holds for the rest of its page.
+    pub fn resolve(&self, address: PhysAddr) -> Backing {
+        if address < LEGACY_START {
+            return if address < self.low_top { Backing::ram(address) } else { Backing::BUS };
+        }
+        if address < LEGACY_END {
+            let layout = read_lock(&self.layout);
+            let chunk = layout.legacy[((address - LEGACY_START) / CHUNK) as usize];
+            let within = (address % CHUNK) as usize;
+            return Backing { read: chunk.read.map(|o| o + within), write: chunk.write.map(|o| o + within) };
+        }
+        if address < self.low_top {
+            return Backing::ram(address);
+        }
+        const FOUR_GIB: u64 = 1 << 32;
+        if address >= FOUR_GIB && address - FOUR_GIB < self.high_ram() {
+            return Backing::ram(self.low_top + (address - FOUR_GIB));
+        }
+        let layout = read_lock(&self.layout);
+        match layout.extras.iter().find(|e| address.wrapping_sub(e.start) < e.len) {
+            Some(e) => {
+                let offset = (e.offset + (address - e.start)) as usize;
+                Backing { read: Some(offset), write: e.writable.then_some(offset) }
+            }
+            None => Backing::BUS,
+        }
+    }
+
+    /// Puts `len` bytes of ROM or device memory (page-aligned) at `start`; the offset of its first byte, or `None` if the
+    /// room given at creation is used up.
+    pub fn add_extra(&self, start: PhysAddr, len: u64, writable: bool) -> Option<Offset> {
+        let len = len.next_multiple_of(PAGE);
+        let offset = self.next_extra.fetch_add(len, Ordering::Relaxed);
+        if offset.checked_add(len)? > self.ram.len() as u64 {
+            return None;
+        }
+        write_lock(&self.layout).extras.push(Extra { start, len, offset, writable });
+        Some(offset as usize)
+    }
+
+    /// Moves what [`GuestMemory::add_extra`] returned `offset` for to another address (a PCI BAR); `None` hides it.
+    /// The caller must have the vCPU drop its translations ([`crate::irq::CpuPins::FLUSH`]).
+    pub fn move_extra(&self, offset: Offset, start: Option<PhysAddr>) {
+        let mut layout = write_lock(&self.layout);
+        if let Some(extra) = layout.extras.iter_mut().find(|e| e.offset == offset as u64) {
+            extra.start = start.unwrap_or(u64::MAX - extra.len);
+        }
+    }
+
+    /// Puts the ROM at `offset` behind the shadow area from `start` (16 KiB chunks) for as many as `len` bytes.
+    pub fn set_legacy_rom(&self, start: PhysAddr, len: u64, offset: Offset) {
+        let mut layout = write_lock(&self.layout);
+        for i in 0..CHUNKS {
+            let at = LEGACY_START + i as u64 * CHUNK;
+            if at >= start && at + CHUNK <= start + len {
+                let rom = offset + (at - start) as usize;
+                layout.legacy_rom[i] = Some(rom);
+                layout.legacy[i] = Backing { read: Some(rom), write: None };
+            }
+        }
+    }
+
+    /// Routes `[start, end)` between 640 KiB and 1 MiB: reads from RAM or from ROM and bus, writes to RAM or to the bus.
+    pub fn set_shadow(&self, start: PhysAddr, end: PhysAddr, read_ram: bool, write_ram: bool) {
+        let mut layout = write_lock(&self.layout);
+        for i in 0..CHUNKS {
+            let at = LEGACY_START + i as u64 * CHUNK;
+            if at >= start && at + CHUNK <= end && at + CHUNK <= self.ram_size {
+                let ram = Some(at as usize);
+                layout.legacy[i] = Backing {
+                    read: if read_ram { ram } else { layout.legacy_rom[i] },
+                    write: if write_ram { ram } else { None },
+                };
+            }
+        }
+    }
+
+    /// The mask that the A20 gate puts on addresses.
+    #[inline]
+    pub fn a20_mask(&self) -> u64 {
+        self.a20.load(Ordering::Relaxed)
+    }
+
+    /// Opens (`true`) or closes the A20 gate; whether that changed anything.
+    pub fn set_a20(&self, on: bool) -> bool {
+        let mask = if on { u64::MAX } else { !(1 << 20) };
+        self.a20.swap(mask, Ordering::Relaxed) != mask
+    }
+
+    /// DMA and debugger read. Bytes that no memory backs read as all ones.
+    pub fn read(&self, address: PhysAddr, bytes: &mut [u8]) {
+        self.pages(address, bytes.len(), |at, range| match self.resolve(at).read {
+            Some(offset) => self.ram.read(offset, &mut bytes[range]),
+            None => bytes[range].fill(0xff),
+        });
+    }
+
+    /// DMA and loader write. Bytes that no writable memory backs are dropped. Decoded code is invalidated.
+    pub fn write(&self, address: PhysAddr, bytes: &[u8]) {
+        self.pages(address, bytes.len(), |at, range| {
+            if let Some(offset) = self.resolve(at).write {
+                self.ram.write(offset, &bytes[range.clone()]);
+                if self.holds_code(offset, range.len()) {
+                    lock(&self.code_writes).push((offset, range.len()));
+                    self.code_written.store(true, Ordering::Release);
+                }
+            }
+        });
+    }
+
+    fn pages(&self, address: PhysAddr, len: usize, mut f: impl FnMut(PhysAddr, std::ops::Range<usize>)) {
+        let mut done = 0;
+        while done < len {
+            let at = address.wrapping_add(done as u64);
+            let n = ((PAGE - at % PAGE) as usize).min(len - done);
+            f(at, done..done + n);
+            done += n;
+        }
+    }
+
+    /// Whether any of `len` (at most a page, within one page) bytes at `offset` share a 64-byte chunk with decoded code.
+    #[inline]
+    pub fn holds_code(&self, offset: Offset, len: usize) -> bool {
+        match self.code.get(offset / PAGE as usize) {
+            Some(word) => word.load(Ordering::Relaxed) & chunk_mask(offset, len) != 0,
+            None => false,
+        }
+    }
+
+    /// Whether the page of `offset` holds any decoded code.
+    #[inline]
+    pub fn page_holds_code(&self, offset: Offset) -> bool {
+        self.code.get(offset / PAGE as usize).is_some_and(|w| w.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Notes that `len` bytes at `offset`, within one page, hold decoded code. Whether the page held none before.
+    pub fn mark_code(&self, offset: Offset, len: usize) -> bool {
+        match self.code.get(offset / PAGE as usize) {
+            Some(word) => word.fetch_or(chunk_mask(offset, len), Ordering::Relaxed) == 0,
+            None => false,
+        }
+    }
+
+    /// Notes that the page of `offset` holds no decoded code any more.
+    pub fn clear_code(&self, offset: Offset) {
+        if let Some(word) = self.code.get(offset / PAGE as usize) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether DMA has hit decoded code since the last [`GuestMemory::take_code_writes`].
+    pub fn has_code_writes(&self) -> bool {
+        self.code_written.load(Ordering::Acquire)
+    }
+
+    /// The ranges of decoded code that DMA has overwritten.
+    pub fn take_code_writes(&self) -> Vec<(Offset, usize)> {
+        self.code_written.store(false, Ordering::Release);
+        std::mem::take(&mut lock(&self.code_writes))
+    }
+}
+
+/// The bits of the 64-byte chunks that `len` bytes at `offset` touch within their page.
+fn chunk_mask(offset: Offset, len: usize) -> u64 {
+    let first = (offset % PAGE as usize) / 64;
+    let last = ((offset % PAGE as usize + len.max(1) - 1) / 64).min(63);
+    (u64::MAX >> (63 - (last - first))) << first
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|p| p.into_inner())
+}
+
+fn read_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(|p| p.into_inner())
+}
+
+fn write_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(|p| p.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_above_the_pci_hole_continues_at_4_gib() {
+        let memory = GuestMemory::new(PCI_HOLE + 0x20_0000, 0).unwrap();
+        assert_eq!(memory.resolve(PCI_HOLE), Backing::BUS);
+        assert_eq!(memory.resolve((1 << 32) + 5).read, Some(PCI_HOLE as usize + 5));
+        assert_eq!(memory.resolve((1 << 32) + 0x20_0000), Backing::BUS);
+    }
+
+    #[test]
+    fn shadow_routes_reads_and_writes_apart() {
+        let memory = GuestMemory::new(0x20_0000, 0x1_0000).unwrap();
+        let rom = memory.add_extra(0xffff_0000, 0x1_0000, false).unwrap();
+        memory.ram().write(rom, &[0x55]);
+        memory.set_legacy_rom(0xf_0000, 0x1_0000, rom);
+        memory.write(0xf_0000, &[1]);
+        let mut byte = [0];
+        memory.read(0xf_0000, &mut byte);
+        assert_eq!(byte, [0x55]);
+        memory.set_shadow(0xf_0000, 0x10_0000, false, true);
+        memory.write(0xf_0000, &[2]);
+        memory.read(0xf_0000, &mut byte);
+        assert_eq!(byte, [0x55]);
+        memory.set_shadow(0xf_0000, 0x10_0000, true, false);
+        memory.read(0xf_0000, &mut byte);
+        assert_eq!(byte, [2]);
+        memory.read(0xffff_0000, &mut byte);
+        assert_eq!(byte, [0x55]);
+    }
+
+    #[test]
+    fn dma_into_code_is_reported_by_chunk() {
+        let memory = GuestMemory::new(0x10_0000, 0).unwrap();
+        assert!(memory.mark_code(0x1040, 10));
+        memory.write(0x1000, &[0; 64]);
+        assert!(!memory.has_code_writes());
+        memory.write(0x1000, &[0; 65]);
+        assert_eq!(memory.take_code_writes(), [(0x1000, 65)]);
+        assert!(!memory.has_code_writes());
+    }
+}
