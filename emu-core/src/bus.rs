@@ -1,7 +1,7 @@
 //! The system bus: which device answers which port or physical address, deadlines, and requests to the machine.
 //!
 //! One lock around all devices. Undecoded ports and addresses read as all ones and swallow writes, as on an ISA bus
-//! with pull-ups. Accesses that a region does not hold whole are split into bytes.
+//! with pull-ups. Accesses that a region does not hold whole, or wider than the device takes, are split into bytes.
 
 use crate::clock::{Clock, Instant};
 use crate::device::{Access, AnyDevice, DeviceContext, MsrFault, Region, Request, ResetKind, Space};
@@ -27,6 +27,11 @@ impl Notifier {
         Notifier { bell: bus.bell.clone(), bit: 0 }
     }
 
+    /// A notifier that wakes nobody, for devices that are not on a bus.
+    pub fn unconnected() -> Notifier {
+        Notifier { bell: Bell::new(), bit: 0 }
+    }
+
     /// Announces input. May be called from any thread.
     pub fn notify(&self) {
         self.bell.polls.fetch_or(self.bit, Ordering::AcqRel);
@@ -40,6 +45,12 @@ struct Bell {
     polls: AtomicU64,
     rung: Mutex<bool>,
     wake: Condvar,
+}
+
+impl Bell {
+    fn new() -> Arc<Bell> {
+        Arc::new(Bell { polls: AtomicU64::new(0), rung: Mutex::new(false), wake: Condvar::new() })
+    }
 }
 
 struct Mapping {
@@ -94,7 +105,7 @@ impl Bus {
             }),
             memory,
             pins,
-            bell: Arc::new(Bell { polls: AtomicU64::new(0), rung: Mutex::new(false), wake: Condvar::new() }),
+            bell: Bell::new(),
             source: Mutex::new(None),
         }
     }
@@ -110,10 +121,11 @@ impl Bus {
     }
 
     /// Plugs a device in at its fixed ports. At most 64 devices fit.
-    pub fn attach(&self, device: Box<dyn AnyDevice>) -> DeviceId {
+    pub fn attach(&self, mut device: Box<dyn AnyDevice>) -> DeviceId {
         let mut devices = lock(&self.devices);
         let index = devices.slots.len();
         assert!(index < 64, "a bus holds at most 64 devices");
+        device.attached(Notifier { bell: self.bell.clone(), bit: 1 << index });
         for (tag, region) in device.ports().iter().enumerate() {
             devices.ports.push(Mapping { region: *region, device: index, tag: tag as u32 });
         }
@@ -371,7 +383,8 @@ impl Devices {
             Space::Memory => self.memory.iter().rev().find(|m| address.wrapping_sub(m.region.base) < m.region.len)?,
         };
         let offset = address - mapping.region.base;
-        let whole = offset + u64::from(size) <= mapping.region.len;
+        let widest = self.slots[mapping.device].device.widest_access();
+        let whole = offset + u64::from(size) <= mapping.region.len && size <= widest;
         whole.then_some((mapping.device, Access { space, address, offset, region: mapping.tag, size }))
     }
 }

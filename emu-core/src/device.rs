@@ -3,6 +3,7 @@
 //! The shape is explained in ARCHITECTURE.md, "Adding a device". Devices do no host I/O: back ends are traits.
 //! Deliberately absent: PCI, DMA and audio methods; those are optional accessors or traits of `emu-devices`.
 
+use crate::bus::Notifier;
 use crate::clock::Instant;
 use crate::mem::GuestMemory;
 use serde::{Serialize, de::DeserializeOwned};
@@ -119,6 +120,9 @@ pub trait Device: Send {
     type State: Serialize + DeserializeOwned;
     /// Ports that it decodes from power-on.
     const PORTS: &'static [Region] = &[];
+    /// The widest access in bytes that the device takes whole. The bus splits wider ones into single bytes, as it does
+    /// for 8-bit ISA chips, which set this to 1.
+    const WIDEST_ACCESS: u8 = 8;
 
     /// A guest read. Bits above the access size are ignored. Undecoded registers read as all ones.
     fn read(&mut self, cx: &mut DeviceContext, access: Access) -> u64;
@@ -132,8 +136,10 @@ pub trait Device: Send {
     fn poll(&mut self, _cx: &mut DeviceContext) {}
     /// Reset. Regions mapped by request stay mapped unless the device unmaps them.
     fn reset(&mut self, cx: &mut DeviceContext, kind: ResetKind);
-    /// The guest-visible state.
-    fn state(&self) -> &Self::State;
+    /// Called once, when the device is plugged into a bus: what its back ends call to announce input.
+    fn attached(&mut self, _notifier: Notifier) {}
+    /// A copy of the guest-visible state.
+    fn state(&self) -> Self::State;
     /// Replaces the state, after which [`Device::restored`] is called.
     fn set_state(&mut self, state: Self::State);
     /// Derives caches anew and drives IRQ levels anew after a restore.
@@ -166,6 +172,10 @@ pub trait AnyDevice: Send {
     fn id(&self) -> &'static str;
     /// [`Device::PORTS`].
     fn ports(&self) -> &'static [Region];
+    /// [`Device::WIDEST_ACCESS`].
+    fn widest_access(&self) -> u8;
+    /// [`Device::attached`].
+    fn attached(&mut self, notifier: Notifier);
     /// [`Device::read`].
     fn read(&mut self, cx: &mut DeviceContext, access: Access) -> u64;
     /// [`Device::write`].
@@ -186,6 +196,12 @@ impl<D: Device> AnyDevice for D {
     }
     fn ports(&self) -> &'static [Region] {
         D::PORTS
+    }
+    fn widest_access(&self) -> u8 {
+        D::WIDEST_ACCESS
+    }
+    fn attached(&mut self, notifier: Notifier) {
+        Device::attached(self, notifier);
     }
     fn read(&mut self, cx: &mut DeviceContext, access: Access) -> u64 {
         Device::read(self, cx, access)

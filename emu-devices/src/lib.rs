@@ -1,1 +1,4 @@
 //! The devices of a PC.
+
+pub mod char;
+pub mod testbench;
