@@ -1,3 +1,5 @@
 //! Helpers that the integration tests share.
 
+pub mod boot_case;
+pub mod guest;
 pub mod initramfs;

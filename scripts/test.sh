@@ -1,0 +1,58 @@
+#!/bin/sh
+# Everything that has to pass before a change is taken: format, lints, unit and integration tests, guest boots, benches build.
+#
+#   scripts/test.sh                  (also what .ci/run does)
+#
+# It installs what the tests need with apt where it may (root or sudo without a password) and goes on without where it may not;
+# what is then really missing fails with its own message.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+
+step() { printf '\n== %s (%s)\n' "$*" "$(date -u +%H:%M:%S)"; }
+
+# install COMMAND:PACKAGE... - installs the packages whose commands are missing.
+install() {
+    missing=
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
+    done
+    [ -n "$missing" ] || return 0
+    as_root=
+    [ "$(id -u)" = 0 ] || as_root="sudo -n"
+    # A partly failed update is no reason to stop: what we need may well be there.
+    $as_root apt-get -q update || true
+    # shellcheck disable=SC2086  # a list of words
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get -q -y install --no-install-recommends $missing ||
+        echo "test.sh: could not install:$missing; going on without" >&2
+}
+
+step "tools"
+install cc:gcc objdump:binutils tar:tar xz:xz-utils
+command -v cargo >/dev/null || {
+    echo "test.sh: cargo is missing: install Rust first, for example from https://rustup.rs" >&2
+    exit 1
+}
+
+step "format"
+cargo fmt --all --check
+
+step "lints"
+cargo clippy --workspace --all-targets --release -- -D warnings
+
+step "guests"
+scripts/guests.sh
+
+# Guests have to be booted by an optimised emu, and one profile for all saves building everything twice; the checks for
+# overflow and the debug assertions stay on in the tests of the crates themselves, by their own profile.
+step "build"
+cargo build --workspace --release --bins
+
+step "tests"
+cargo test --workspace --release
+
+step "benches build"
+cargo bench --workspace --no-run
+
+step "passed"
