@@ -1,4 +1,5 @@
 //! The devices of a PC.
 
 pub mod char;
+pub mod intc;
 pub mod testbench;
