@@ -1,5 +1,7 @@
 //! The devices of a PC.
 
+pub mod board;
 pub mod char;
 pub mod intc;
+pub mod shared;
 pub mod testbench;

@@ -1,0 +1,5 @@
+//! The board: what wires a PC together, what starts a kernel on it, and the loop that runs it.
+
+pub mod boot_state;
+pub mod linux_boot;
+pub mod memory_map;
