@@ -4,6 +4,11 @@
 
 pub mod bus;
 pub mod clock;
+pub mod cpu;
+pub mod decode;
 pub mod device;
+pub mod exec;
 pub mod irq;
 pub mod mem;
+pub mod mmu;
+pub mod ops;

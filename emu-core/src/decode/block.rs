@@ -1,0 +1,77 @@
+//! Decoding of a run of instructions into a [`Block`]: within one page, up to the first transfer of control.
+
+use super::insn::{Insn, Kind, undefined};
+use crate::exec::Vcpu;
+use crate::exec::cache::Block;
+use crate::exec::handlers;
+use crate::exec::thread::Op;
+use crate::mem::Offset;
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
+use std::cell::Cell;
+
+/// Instructions in a block at most.
+const MOST: usize = 64;
+
+/// Decodes a block from `bytes`, which lie at `offset` in RAM; `to_page_end` if they end where the page does. `None`
+/// if the first instruction crosses into the next page.
+pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Option<Box<Block>> {
+    let bits = cpu.state.code_bits();
+    let mut decoder = Decoder::with_ip(bits, bytes, 0, DecoderOptions::NONE);
+    let mut insns = Vec::new();
+    let mut iced = Instruction::default();
+    while insns.len() < MOST && decoder.can_decode() {
+        let start = decoder.position();
+        decoder.decode_out(&mut iced);
+        if iced.is_invalid() {
+            if decoder.last_error() == DecoderError::NoMoreBytes {
+                // It crosses the page, or it is longer than 15 bytes: either way it is executed by itself.
+                let long = bytes.len() - start >= 15;
+                if insns.is_empty() && (to_page_end || long) {
+                    return None;
+                }
+                break;
+            }
+            insns.push(invalid(start as u16, bits));
+            break;
+        }
+        insns.push(admit(cpu, Insn::new(&iced, 0, bits), &iced));
+        if iced.flow_control() != FlowControl::Next {
+            break;
+        }
+    }
+    let count = insns.len();
+    for (n, insn) in insns.iter_mut().enumerate() {
+        insn.after = (count - 1 - n) as u16;
+    }
+    let last = insns.last()?;
+    let len = usize::from(last.block_offset) + usize::from(last.len);
+    let mut ops = vec![Op::new(handlers::enter, 0)];
+    ops[0].imm = count as i32;
+    handlers::specialise(cpu, &insns, &mut ops);
+    // Whatever the last instruction is, the op behind it leaves: `OpRef::next` relies on it.
+    let mut last = Op::new(handlers::fall_through, (count - 1) as u16);
+    last.imm = len as i32;
+    ops.push(last);
+    Some(Box::new(Block { ops: ops.into(), insns: insns.into(), offset, len, stale: Cell::new(false) }))
+}
+
+/// `insn`, or #UD in its place if the model lacks it or its LOCK prefix is not allowed.
+pub fn admit(cpu: &Vcpu, mut insn: Insn, iced: &Instruction) -> Insn {
+    let known = iced.cpuid_features().iter().all(|f| cpu.model.has(*f));
+    let lock_ok =
+        !iced.has_lock_prefix() || (insn.code.op_code().can_use_lock_prefix() && insn.ops[0].kind == Kind::Mem);
+    if !known || !lock_ok {
+        insn.exec = undefined;
+    }
+    insn
+}
+
+/// The instruction that stands for undecodable bytes at `block_offset`.
+pub fn invalid(block_offset: u16, bits: u32) -> Insn {
+    let mut insn = Insn::new(&Instruction::default(), 0, bits);
+    insn.code = Code::INVALID;
+    insn.exec = undefined;
+    insn.block_offset = block_offset;
+    insn.len = 1;
+    insn
+}

@@ -1,0 +1,201 @@
+//! The block cache: decoded blocks by physical address and mode, and which of them a store invalidates.
+
+use super::thread::{Op, OpRef};
+use crate::decode::insn::Insn;
+use crate::mem::Offset;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// What besides its bytes decides how a block is decoded and specialised. See [`super::Vcpu::mode_changed`].
+pub type ModeKey = u16;
+
+/// A run of decoded instructions within one page.
+pub struct Block {
+    /// Threaded code: an entry op, one op or fewer for each instruction, a last op that leaves.
+    pub ops: Box<[Op]>,
+    /// The instructions.
+    pub insns: Box<[Insn]>,
+    /// Where the first byte lies in RAM.
+    pub offset: Offset,
+    /// Bytes of all instructions.
+    pub len: usize,
+    /// Overwritten, unreachable by lookup; freed at the next collection.
+    pub stale: Cell<bool>,
+}
+
+/// A fast hash for keys that are already spread.
+#[derive(Default)]
+pub struct MixHasher(u64);
+
+impl Hasher for MixHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+}
+
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<MixHasher>>;
+
+const JUMP_BITS: u32 = 12;
+
+#[derive(Clone, Copy)]
+struct Jump {
+    rip: u64,
+    tag: u64,
+    entry: Option<OpRef>,
+}
+
+const NO_JUMP: Jump = Jump { rip: 0, tag: u64::MAX, entry: None };
+
+/// What a lookup by physical address finds.
+pub enum Found {
+    /// A block.
+    Block(OpRef),
+    /// The first instruction crosses into the next page: it is executed by itself.
+    Crossing,
+    /// Nothing yet.
+    Nothing,
+}
+
+/// All decoded blocks of one vCPU.
+pub struct BlockCache {
+    blocks: Map<u64, Option<Box<Block>>>,
+    pages: Map<usize, Vec<u64>>,
+    graveyard: Vec<Box<Block>>,
+    jumps: Box<[Jump; 1 << JUMP_BITS]>,
+    /// Decoded instructions, about 90 bytes each, that lead to a collection of everything.
+    capacity: usize,
+    instructions: usize,
+}
+
+impl Default for BlockCache {
+    fn default() -> BlockCache {
+        let jumps: Box<[Jump]> = vec![NO_JUMP; 1 << JUMP_BITS].into();
+        BlockCache {
+            blocks: Map::default(),
+            pages: Map::default(),
+            graveyard: Vec::new(),
+            jumps: jumps.try_into().unwrap_or_else(|_| unreachable!("the length is 1 << JUMP_BITS")),
+            capacity: 300_000,
+            instructions: 0,
+        }
+    }
+}
+
+fn key(offset: Offset, mode: ModeKey) -> u64 {
+    (offset as u64) << 16 | u64::from(mode)
+}
+
+fn jump_index(rip: u64) -> usize {
+    ((rip ^ rip >> JUMP_BITS) as usize) & ((1 << JUMP_BITS) - 1)
+}
+
+impl BlockCache {
+    /// The block at `offset` in `mode`.
+    pub fn find(&self, offset: Offset, mode: ModeKey) -> Found {
+        match self.blocks.get(&key(offset, mode)) {
+            Some(Some(block)) => Found::Block(OpRef::entry(block)),
+            Some(None) => Found::Crossing,
+            None => Found::Nothing,
+        }
+    }
+
+    /// Adds a block, or the note that its first instruction crosses the page.
+    pub fn insert(&mut self, offset: Offset, mode: ModeKey, block: Option<Box<Block>>) -> Option<OpRef> {
+        let key = key(offset, mode);
+        self.pages.entry(offset >> 12).or_default().push(key);
+        self.instructions += block.as_ref().map_or(1, |b| b.insns.len());
+        let entry = block.as_ref().map(|b| {
+            let entry = OpRef::entry(b);
+            entry.set_block(b);
+            entry
+        });
+        if let Some(Some(old)) = self.blocks.insert(key, block) {
+            self.graveyard.push(old);
+        }
+        entry
+    }
+
+    /// The block that `rip` led to last under `tag` (address space and mode).
+    #[inline(always)]
+    pub fn jump(&self, rip: u64, tag: u64) -> Option<OpRef> {
+        let jump = &self.jumps[jump_index(rip)];
+        if jump.rip == rip && jump.tag == tag { jump.entry } else { None }
+    }
+
+    /// Remembers where `rip` leads under `tag`.
+    pub fn set_jump(&mut self, rip: u64, tag: u64, entry: OpRef) {
+        self.jumps[jump_index(rip)] = Jump { rip, tag, entry: Some(entry) };
+    }
+
+    /// Makes blocks that overlap `len` bytes at `offset` (within one page) stale; whether blocks remain in the page.
+    /// Entries of stale blocks are redirected by `retire`.
+    pub fn invalidate(&mut self, offset: Offset, len: usize, retire: impl Fn(&Block)) -> bool {
+        let Some(keys) = self.pages.get_mut(&(offset >> 12)) else { return false };
+        let blocks = &mut self.blocks;
+        let graveyard = &mut self.graveyard;
+        keys.retain(|key| {
+            let start = (*key >> 16) as usize;
+            let overlaps = match blocks.get(key) {
+                Some(Some(block)) => offset < start + block.len && start < offset + len,
+                // What the first instruction of a page's end is may have changed with any of its bytes.
+                Some(None) => offset < start + 16 && start < offset + len,
+                None => return false,
+            };
+            if overlaps && let Some(Some(block)) = blocks.remove(key) {
+                block.stale.set(true);
+                retire(&block);
+                graveyard.push(block);
+            }
+            !overlaps
+        });
+        let remain = !keys.is_empty();
+        if !remain {
+            self.pages.remove(&(offset >> 12));
+        }
+        remain
+    }
+
+    /// The ranges of all blocks in the page of `offset`.
+    pub fn ranges(&self, offset: Offset) -> impl Iterator<Item = (Offset, usize)> + '_ {
+        self.pages.get(&(offset >> 12)).into_iter().flatten().filter_map(|key| {
+            let start = (*key >> 16) as usize;
+            self.blocks.get(key).map(|b| (start, b.as_ref().map_or(1, |b| b.len)))
+        })
+    }
+
+    /// Whether it is time for [`BlockCache::collect`].
+    pub fn is_full(&self) -> bool {
+        self.instructions > self.capacity
+    }
+
+    /// Frees all blocks, stale ones too. Only when no handler is on the stack. Returns the pages that held code.
+    pub fn collect(&mut self) -> Vec<Offset> {
+        self.blocks.clear();
+        self.graveyard.clear();
+        self.jumps.fill(NO_JUMP);
+        self.instructions = 0;
+        self.pages.drain().map(|(page, _)| page << 12).collect()
+    }
+
+    /// Live blocks.
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether no block is live.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+}

@@ -1,0 +1,105 @@
+//! The handlers that every block needs: entry, exits, and the one that calls an instruction's unspecialised function.
+
+use super::Vcpu;
+use super::thread::{Exit, Op, OpRef, dispatch};
+use crate::cpu::fault::Fault;
+use crate::cpu::regs::BLOCK_RIP;
+use crate::decode::insn::Insn;
+use crate::ops::fast;
+
+/// The entry of a block: pays for its instructions.
+pub fn enter(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let left = cpu.budget - i64::from(op.imm);
+    if left < 0 {
+        return over_budget(cpu);
+    }
+    cpu.budget = left;
+    cpu.block = Some(op);
+    dispatch(cpu, op.next())
+}
+
+#[cold]
+#[inline(never)]
+fn over_budget(cpu: &mut Vcpu) -> Exit {
+    cpu.state.rip = cpu.state.regs.get64(BLOCK_RIP);
+    Exit::BUDGET
+}
+
+/// The entry of a block that has been overwritten.
+pub fn stale(cpu: &mut Vcpu, _: OpRef) -> Exit {
+    cpu.state.rip = cpu.state.regs.get64(BLOCK_RIP);
+    Exit::LOOKUP
+}
+
+/// The end of a block whose last instruction does not jump.
+pub fn fall_through(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let mask = if cpu.mode & super::mode::CODE == 2 { u64::MAX } else { 0xffff_ffff };
+    let target = cpu.state.regs.get64(BLOCK_RIP).wrapping_add(op.imm as u64) & mask;
+    chain(cpu, target)
+}
+
+/// Goes on at `target` without the dispatcher if the jump cache knows it.
+#[inline(always)]
+pub fn chain(cpu: &mut Vcpu, target: u64) -> Exit {
+    match cpu.cache.jump(target, cpu.jump_tag) {
+        Some(entry) => {
+            cpu.state.regs.set64(BLOCK_RIP, target);
+            dispatch(cpu, entry)
+        }
+        None => {
+            cpu.state.rip = target;
+            Exit::LOOKUP
+        }
+    }
+}
+
+/// Executes an instruction by its unspecialised function: what has no handler of its own, and every handler's way out
+/// when an access misses the TLB or faults.
+#[inline(never)]
+pub fn unspecialised(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let Some(insn) = current(cpu, op) else { return Exit::LOOKUP };
+    match cpu.execute(insn) {
+        Ok(()) => {
+            if cpu.leave {
+                cpu.refund(i64::from(insn.after));
+                Exit::LOOKUP
+            } else if insn.after == 0 {
+                let target = cpu.state.rip;
+                chain(cpu, target)
+            } else {
+                dispatch(cpu, op.next())
+            }
+        }
+        Err(Fault::Retry) => {
+            cpu.refund(i64::from(insn.after));
+            Exit::LOOKUP
+        }
+        Err(fault) => {
+            cpu.refund(i64::from(insn.after) + 1);
+            cpu.leave_with(fault)
+        }
+    }
+}
+
+/// The instruction of `op` in the running block.
+#[inline(always)]
+pub fn current<'a>(cpu: &Vcpu, op: OpRef) -> Option<&'a Insn> {
+    cpu.block.and_then(|entry| entry.block::<'a>().insns.get(usize::from(op.insn)))
+}
+
+/// Appends the ops of `insns` to `ops`.
+pub fn specialise(cpu: &Vcpu, insns: &[Insn], ops: &mut Vec<Op>) {
+    let mut n = 0;
+    while n < insns.len() {
+        match fast::select(cpu, insns, n) {
+            Some((op, taken)) => {
+                ops.push(op);
+                n += taken;
+            }
+            None => {
+                ops.push(Op::new(unspecialised, n as u16));
+                n += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The virtual processor and its run loop.
+//!
+//! ```text
+//!  run: events (reset, NMI, INTR, debug traps) -> one step, if something watches single instructions
+//!                                              -> lookup -> threaded code until it leaves -> again
+//! ```
+
+pub mod cache;
+pub mod handlers;
+pub mod interrupt;
+pub mod run;
+pub mod thread;
+
+use crate::bus::Bus;
+use crate::cpu::control::{CR0_AM, CR0_EM, CR0_TS, CR4_OSFXSR};
+use crate::cpu::fault::Fault;
+use crate::cpu::model::CpuModel;
+use crate::cpu::rflags::AC;
+use crate::cpu::segment::{Seg, Segment};
+use crate::cpu::{CpuState, Width};
+use crate::decode::insn::Insn;
+use crate::irq::CpuPins;
+use crate::mem::{GuestMemory, Offset};
+use crate::mmu::tlb::{Bank, Tlb};
+use crate::mmu::walk::Access;
+use cache::{BlockCache, ModeKey};
+use std::sync::Arc;
+use thread::{Exit, OpRef};
+
+/// Counters, for `emu dev stats`.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Data accesses that took the slow path.
+    pub tlb_misses: u64,
+    /// Blocks decoded.
+    pub blocks: u64,
+    /// Instructions decoded into blocks.
+    pub decoded: u64,
+    /// Returns of threaded code to the dispatcher.
+    pub leaves: u64,
+    /// Instructions executed one by one.
+    pub steps: u64,
+    /// Instructions executed by their unspecialised function.
+    pub slow: u64,
+    /// Exceptions and interrupts delivered.
+    pub delivered: u64,
+    /// Blocks invalidated by stores.
+    pub invalidations: u64,
+}
+
+/// Bits of [`ModeKey`].
+pub mod mode {
+    /// Code size: 0 for 16 bits, 1 for 32, 2 for 64.
+    pub const CODE: u16 = 3;
+    /// Stack pointer size, likewise.
+    pub const STACK_SHIFT: u32 = 2;
+    /// CS, DS, ES and SS need no checks: 64-bit mode, or flat segments.
+    pub const FLAT: u16 = 1 << 4;
+    /// x87 instructions need no check of CR0.EM and CR0.TS.
+    pub const FPU: u16 = 1 << 5;
+    /// SSE instructions need no check of CR0.EM, CR0.TS and CR4.OSFXSR.
+    pub const SSE: u16 = 1 << 6;
+}
+
+/// A virtual processor: architectural state and everything derived from it.
+#[repr(C)]
+pub struct Vcpu {
+    /// What software can see.
+    pub state: CpuState,
+    /// Instructions that may still be started in this call of [`Vcpu::run`].
+    pub(crate) budget: i64,
+    /// Entry of the block that is running.
+    pub(crate) block: Option<OpRef>,
+    /// The address space and mode under which jump-cache entries are valid.
+    pub(crate) jump_tag: u64,
+    /// Mode of blocks to look up.
+    pub(crate) mode: ModeKey,
+    /// Something happened that the dispatcher must look at before the next instruction.
+    pub(crate) leave: bool,
+    /// Translations.
+    pub(crate) tlb: Tlb,
+    /// Decoded code.
+    pub(crate) cache: BlockCache,
+    /// Instructions granted to the current run.
+    pub(crate) granted: i64,
+    /// Instructions of the running block behind the current one, which the budget has already paid.
+    pub(crate) after: i64,
+    /// Address of the instruction that is executing, for faults.
+    pub insn_rip: u64,
+    /// The fault that made threaded code leave.
+    pub(crate) fault: Option<Fault>,
+    /// Number of the address space, for `jump_tag`.
+    pub(crate) space: u64,
+    pub(crate) fetch: run::FetchCache,
+    /// A data breakpoint is armed in DR7.
+    pub(crate) watching: bool,
+    /// The bus.
+    pub bus: Arc<Bus>,
+    /// Guest memory.
+    pub memory: Arc<GuestMemory>,
+    /// Asynchronous signals.
+    pub pins: Arc<CpuPins>,
+    /// What this processor can do.
+    pub model: Arc<CpuModel>,
+    /// Counters.
+    pub stats: Stats,
+}
+
+/// Why [`Vcpu::run`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunExit {
+    /// The budget is used up.
+    Budget,
+    /// Halted, and nothing is pending.
+    Halted,
+    /// [`CpuPins::EXIT`] was raised.
+    Requested,
+    /// Shut down by a triple fault.
+    TripleFault,
+}
+
+impl Vcpu {
+    /// A processor of `model` after power-on.
+    pub fn new(model: Arc<CpuModel>, bus: Arc<Bus>) -> Vcpu {
+        let mut cpu = Vcpu {
+            state: CpuState::reset(),
+            budget: 0,
+            block: None,
+            jump_tag: 0,
+            mode: 0,
+            leave: false,
+            tlb: Tlb::default(),
+            cache: BlockCache::default(),
+            granted: 0,
+            after: 0,
+            insn_rip: 0,
+            fault: None,
+            space: 0,
+            fetch: run::FetchCache::default(),
+            watching: false,
+            memory: bus.memory().clone(),
+            pins: bus.pins().clone(),
+            bus,
+            model,
+            stats: Stats::default(),
+        };
+        cpu.mode_changed();
+        cpu
+    }
+
+    /// Processor reset (power-on values, caches dropped).
+    pub fn reset(&mut self) {
+        self.state = CpuState::reset();
+        self.flush_tlb(false);
+        self.mode_changed();
+    }
+
+    /// Must be called after any change of: segment registers, CPL, RFLAGS.VM/AC, CR0, CR4, EFER, DR7.
+    pub fn mode_changed(&mut self) {
+        let s = &self.state;
+        let size = |width: Width| match width {
+            Width::B8 => 2,
+            Width::B4 => 1,
+            _ => 0,
+        };
+        let mut key = match s.code_bits() {
+            64 => 2,
+            32 => 1,
+            _ => 0,
+        };
+        key |= size(s.stack_width()) << mode::STACK_SHIFT;
+        let cs = s.segment(Seg::Cs);
+        let flat = s.code64()
+            || (s.protected()
+                && !s.v86()
+                && cs.base == 0
+                && cs.limit == u32::MAX
+                && cs.is(Segment::RW)
+                && [Seg::Ds, Seg::Es, Seg::Ss].iter().all(|seg| s.segment(*seg).is_flat_data()));
+        if flat {
+            key |= mode::FLAT;
+        }
+        if s.cr0 & (CR0_EM | CR0_TS) == 0 {
+            key |= mode::FPU;
+            if s.cr4 & CR4_OSFXSR != 0 {
+                key |= mode::SSE;
+            }
+        }
+        self.watching =
+            s.dr[7] & 0xff != 0 && (0..4).any(|n| s.dr[7] >> (2 * n) & 3 != 0 && s.dr[7] >> (16 + 4 * n) & 3 != 0);
+        let aligned = s.cpl == 3 && s.cr0 & CR0_AM != 0 && s.has(AC);
+        let bank = if self.watching || aligned {
+            Bank::Slow
+        } else if s.cpl == 3 {
+            Bank::User
+        } else if s.has(AC) {
+            Bank::SupervisorAc
+        } else {
+            Bank::Supervisor
+        };
+        self.mode = key;
+        self.tlb.select(bank);
+        self.jump_tag = self.space << 16 | u64::from(key) | if s.cpl == 3 { 1 << 15 } else { 0 };
+        self.leave = true;
+    }
+
+    /// Drops cached translations; with `keep_global` those of global pages stay.
+    pub fn flush_tlb(&mut self, keep_global: bool) {
+        self.tlb.flush(keep_global);
+        self.flush_fetch();
+    }
+
+    /// INVLPG of one page.
+    pub fn flush_tlb_page(&mut self, linear: u64) {
+        self.tlb.flush_page(linear);
+        self.flush_fetch();
+    }
+
+    fn flush_fetch(&mut self) {
+        self.fetch.clear();
+        self.space = self.space.wrapping_add(1) & 0xffff_ffff_ffff;
+        self.jump_tag = self.space << 16 | (self.jump_tag & 0xffff);
+        self.leave = true;
+    }
+
+    /// Instructions of this run that have retired before the current one: what the clock does not know yet.
+    pub fn pending_instructions(&self) -> u64 {
+        (self.granted - self.budget - self.after - 1).max(0) as u64
+    }
+
+    /// Virtual time at the current instruction.
+    pub fn now(&self) -> crate::clock::Instant {
+        self.bus.now_after(self.pending_instructions())
+    }
+
+    /// After any access to the bus: leave threaded code if that has raised a signal.
+    pub(crate) fn after_bus(&mut self) {
+        let pins = self.pins.get();
+        if pins & !CpuPins::INTR != 0 || (pins & CpuPins::INTR != 0 && self.state.has(crate::cpu::rflags::IF)) {
+            self.leave = true;
+        }
+    }
+
+    /// A store has hit decoded code: makes the blocks it overlaps stale.
+    pub(crate) fn code_written(&mut self, offset: Offset, len: usize) {
+        self.stats.invalidations += 1;
+        let remain = self.cache.invalidate(offset, len, |block| {
+            OpRef::entry(block).handler.set(handlers::stale);
+        });
+        self.memory.clear_code(offset);
+        if remain {
+            for (start, len) in self.cache.ranges(offset) {
+                self.memory.mark_code(start, len.min(0x1000 - (start & 0xfff)));
+            }
+        }
+        self.leave = true;
+    }
+
+    /// Notes a data breakpoint hit (SDM Vol. 3B 18.2.4) for the #DB after this instruction.
+    pub(crate) fn watch(&mut self, linear: u64, size: u64, access: Access) {
+        if !self.watching {
+            return;
+        }
+        for n in 0..4 {
+            let dr7 = self.state.dr[7];
+            let kind = dr7 >> (16 + 4 * n) & 3;
+            let len = [1, 2, 8, 4][(dr7 >> (18 + 4 * n) & 3) as usize];
+            let wanted = kind == 3 || (kind == 1 && access == Access::Write);
+            let start = self.state.dr[n] & !(len - 1);
+            let hit = start < linear.wrapping_add(size) && linear < start.wrapping_add(len);
+            if dr7 >> (2 * n) & 3 != 0 && wanted && hit {
+                self.state.pending_debug |= 1 << n;
+                self.leave = true;
+            }
+        }
+    }
+
+    /// Executes `insn` by its unspecialised function. On success `state.rip` is where to go on; on a fault it is the
+    /// instruction's own address.
+    pub(crate) fn execute(&mut self, insn: &Insn) -> Result<(), Fault> {
+        let start = self.state.regs.get64(crate::cpu::regs::BLOCK_RIP).wrapping_add(u64::from(insn.block_offset));
+        let mask = if insn.code_bits == 64 { u64::MAX } else { 0xffff_ffff };
+        self.insn_rip = start & mask;
+        self.state.rip = start.wrapping_add(u64::from(insn.len)) & mask;
+        self.after = i64::from(insn.after);
+        self.stats.slow += 1;
+        let result = (insn.exec)(self, insn);
+        if result.is_err() {
+            self.state.rip = self.insn_rip;
+        }
+        result
+    }
+
+    /// Leaves the current block early: instructions behind the current one were not executed.
+    pub(crate) fn refund(&mut self, instructions: i64) {
+        self.budget += instructions;
+        self.after = 0;
+    }
+
+    pub(crate) fn leave_with(&mut self, fault: Fault) -> Exit {
+        self.fault = Some(fault);
+        Exit::FAULT
+    }
+}

@@ -1,0 +1,390 @@
+//! The dispatcher: events, lookup of blocks, single steps, and what follows a fault.
+
+use super::cache::Found;
+use super::interrupt::Source;
+use super::thread::{self, Exit, OpRef};
+use super::{RunExit, Vcpu};
+use crate::cpu::Activity;
+use crate::cpu::fault::{self, Fault};
+use crate::cpu::regs::BLOCK_RIP;
+use crate::cpu::rflags::{IF, RF, TF};
+use crate::cpu::segment::Seg;
+use crate::decode::block;
+use crate::decode::insn::Insn;
+use crate::irq::CpuPins;
+use crate::mem::Offset;
+use crate::mmu::walk::{Access, walk};
+use iced_x86::{Decoder, DecoderError, DecoderOptions};
+
+/// DR6.BS: a single-step trap.
+pub const DR6_BS: u64 = 1 << 14;
+/// DR6.BD: an access to a debug register while DR7.GD is set.
+pub const DR6_BD: u64 = 1 << 13;
+/// DR6.BT: a task switch to a TSS with its T bit set.
+pub const DR6_BT: u64 = 1 << 15;
+
+const FETCH_ENTRIES: usize = 64;
+
+/// Recent translations of code pages.
+pub struct FetchCache([(u64, Offset); FETCH_ENTRIES]);
+
+impl Default for FetchCache {
+    fn default() -> FetchCache {
+        FetchCache([(u64::MAX, 0); FETCH_ENTRIES])
+    }
+}
+
+impl FetchCache {
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.0 = [(u64::MAX, 0); FETCH_ENTRIES];
+    }
+}
+
+enum Lookup {
+    Block(OpRef),
+    Step,
+}
+
+impl Vcpu {
+    /// Executes at most `budget` instructions, exactly as many unless something else ends the run first.
+    pub fn run(&mut self, budget: u64) -> RunExit {
+        self.granted = budget.min(i64::MAX as u64 / 2) as i64;
+        self.budget = self.granted;
+        self.after = 0;
+        let exit = self.run_inner();
+        self.after = -1;
+        exit
+    }
+
+    /// Instructions that the last [`Vcpu::run`] has executed.
+    pub fn executed(&self) -> u64 {
+        (self.granted - self.budget) as u64
+    }
+
+    fn run_inner(&mut self) -> RunExit {
+        loop {
+            self.leave = false;
+            if let Some(exit) = self.events() {
+                return exit;
+            }
+            if self.budget <= 0 {
+                return RunExit::Budget;
+            }
+            if self.must_step() {
+                self.step();
+                continue;
+            }
+            match self.lookup(self.state.rip) {
+                Ok(Lookup::Block(entry)) => {
+                    self.state.regs.set64(BLOCK_RIP, self.state.rip);
+                    let exit = thread::run(self, entry);
+                    self.after = 0;
+                    self.stats.leaves += 1;
+                    if exit == Exit::FAULT {
+                        if let Some(fault) = self.fault.take() {
+                            self.raise(fault);
+                        }
+                    } else if exit == Exit::BUDGET {
+                        // Fewer instructions are left than the block has: the last ones go one by one.
+                        while self.budget > 0 && !self.leave {
+                            self.step();
+                        }
+                    }
+                }
+                Ok(Lookup::Step) => self.step(),
+                Err(fault) => {
+                    self.insn_rip = self.state.rip;
+                    self.raise(fault);
+                }
+            }
+        }
+    }
+
+    /// Whether the next instruction must run by itself: something is to happen right behind it.
+    fn must_step(&self) -> bool {
+        let s = &self.state;
+        s.interrupt_shadow || s.system_flags & (TF | RF) != 0 || s.dr[7] & 0xff != 0
+    }
+
+    /// Takes what is pending between two instructions (SDM Vol. 3A table 6-2).
+    fn events(&mut self) -> Option<RunExit> {
+        let pins = self.pins.get();
+        if pins & !CpuPins::INTR != 0 {
+            if pins & CpuPins::FLUSH != 0 {
+                self.pins.take(CpuPins::FLUSH);
+                self.flush_tlb(false);
+            }
+            if pins & CpuPins::CODE_WRITTEN != 0 {
+                self.pins.take(CpuPins::CODE_WRITTEN);
+                for (offset, len) in self.memory.take_code_writes() {
+                    self.code_written(offset, len);
+                }
+            }
+            if pins & CpuPins::EXIT != 0 {
+                self.pins.take(CpuPins::EXIT);
+                return Some(RunExit::Requested);
+            }
+            if pins & CpuPins::INIT != 0 {
+                self.pins.take(CpuPins::INIT);
+                self.reset();
+            }
+        }
+        if self.cache.is_full() {
+            for page in self.cache.collect() {
+                self.memory.clear_code(page);
+            }
+        }
+        if self.state.activity == Activity::Shutdown {
+            return Some(RunExit::TripleFault);
+        }
+        if self.state.pending_debug != 0 && !self.state.debug_shadow {
+            self.state.dr[6] |= std::mem::take(&mut self.state.pending_debug);
+            self.insn_rip = self.state.rip;
+            self.raise(Fault::plain(fault::DB));
+        }
+        if pins & CpuPins::NMI != 0 && !self.state.nmi_blocked && !self.state.debug_shadow {
+            self.pins.take(CpuPins::NMI);
+            self.state.activity = Activity::Running;
+            self.deliver(fault::NMI, Source::External);
+            self.state.nmi_blocked = true;
+        } else if self.pins.get() & CpuPins::INTR != 0 && self.state.has(IF) && !self.state.interrupt_shadow {
+            if let Some(vector) = self.bus.acknowledge_interrupt() {
+                self.state.activity = Activity::Running;
+                self.deliver(vector, Source::External);
+            }
+        }
+        match self.state.activity {
+            Activity::Running => None,
+            Activity::Halted => Some(RunExit::Halted),
+            Activity::Shutdown => Some(RunExit::TripleFault),
+        }
+    }
+
+    fn deliver(&mut self, vector: u8, source: Source) {
+        self.insn_rip = self.state.rip;
+        self.budget -= 1;
+        self.stats.delivered += 1;
+        tracing::debug!(target: "int", vector, rip = format_args!("{:#x}", self.state.rip), "external interrupt");
+        if let Err(fault) = self.interrupt(vector, source, None) {
+            self.state.rip = self.insn_rip;
+            self.raise(fault);
+        }
+        self.leave = true;
+    }
+
+    /// Delivers a fault of the instruction at `insn_rip`, with double and triple faults (SDM Vol. 3A table 6-5).
+    pub(crate) fn raise(&mut self, first: Fault) {
+        self.leave = true;
+        self.state.interrupt_shadow = false;
+        self.state.debug_shadow = false;
+        let mut current = first;
+        let mut previous: Option<u8> = None;
+        loop {
+            let (vector, error, address) = match current {
+                Fault::Exception { vector, error, address } => (vector, error, address),
+                Fault::Retry => return,
+                Fault::Shutdown => {
+                    self.state.activity = Activity::Shutdown;
+                    return;
+                }
+            };
+            let vector = match previous {
+                Some(fault::DF) if contributory(vector) || vector == fault::PF => {
+                    self.state.activity = Activity::Shutdown;
+                    tracing::error!(target: "cpu_reset", vector, "triple fault");
+                    return;
+                }
+                Some(before)
+                    if (contributory(before) && contributory(vector))
+                        || (before == fault::PF && (contributory(vector) || vector == fault::PF)) =>
+                {
+                    fault::DF
+                }
+                _ => vector,
+            };
+            let error = if vector == fault::DF { Some(0) } else { error };
+            if vector == fault::PF {
+                self.state.cr2 = address;
+            }
+            self.budget -= 1;
+            self.stats.delivered += 1;
+            tracing::debug!(target: "int", vector, error, address = format_args!("{address:#x}"),
+                rip = format_args!("{:#x}", self.insn_rip), "exception");
+            self.state.rip = if vector == fault::DB { self.state.rip } else { self.insn_rip };
+            match self.interrupt(vector, Source::Exception, error) {
+                Ok(()) => return,
+                Err(next) => {
+                    previous = Some(vector);
+                    current = next;
+                }
+            }
+        }
+    }
+
+    /// Executes one instruction with everything that single steps, shadows and breakpoints demand.
+    pub fn step(&mut self) {
+        self.stats.steps += 1;
+        let rip = self.state.rip;
+        self.insn_rip = rip;
+        if self.state.dr[7] & 0xff != 0 && !self.state.has(RF) && self.code_breakpoint(rip) {
+            self.raise(Fault::plain(fault::DB));
+            return;
+        }
+        let single_step = self.state.has(TF);
+        self.state.interrupt_shadow = false;
+        self.state.debug_shadow = false;
+        let had_rf = self.state.has(RF);
+        let result = self.fetch_one(rip).and_then(|insn| {
+            self.budget -= 1;
+            self.state.regs.set64(BLOCK_RIP, rip);
+            // An instruction's fault pushes RF set; only completion clears it, unless it loaded RF itself.
+            self.state.system_flags &= !RF;
+            self.execute(&insn)
+        });
+        match result {
+            Ok(()) => {
+                if single_step {
+                    self.state.pending_debug |= DR6_BS;
+                }
+            }
+            Err(fault) => {
+                if had_rf {
+                    self.state.system_flags |= RF;
+                }
+                if fault != Fault::Retry {
+                    self.budget += i64::from(self.budget < self.granted);
+                }
+                self.raise(fault);
+            }
+        }
+    }
+
+    fn code_breakpoint(&mut self, rip: u64) -> bool {
+        let linear = self.code_linear(rip);
+        let dr7 = self.state.dr[7];
+        let mut hit = 0;
+        for n in 0..4 {
+            let armed = dr7 >> (2 * n) & 3 != 0 && dr7 >> (16 + 4 * n) & 15 == 0;
+            if armed && self.state.dr[n] == linear {
+                hit |= 1 << n;
+            }
+        }
+        self.state.dr[6] |= hit;
+        hit != 0
+    }
+
+    fn code_linear(&self, rip: u64) -> u64 {
+        if self.state.code64() { rip } else { self.state.segment(Seg::Cs).base.wrapping_add(rip) & 0xffff_ffff }
+    }
+
+    /// The offset in RAM of the code at `linear`, `None` if it is not in RAM or ROM.
+    fn translate_code(&mut self, linear: u64) -> Result<Option<Offset>, Fault> {
+        let user = u64::from(self.state.cpl == 3);
+        let tag = (linear & !0xfff) | user;
+        let slot = (linear >> 12) as usize % FETCH_ENTRIES;
+        let (cached, page) = self.fetch.0[slot];
+        if cached == tag {
+            return Ok(Some(page | (linear & 0xfff) as usize));
+        }
+        let t = walk(self, linear, Access::Execute, self.privilege())?;
+        let phys = t.phys & self.memory.a20_mask();
+        let backing = self.memory.resolve(phys);
+        if let Some(offset) = backing.read {
+            self.fetch.0[slot] = (tag, offset & !0xfff);
+        }
+        Ok(backing.read)
+    }
+
+    fn lookup(&mut self, rip: u64) -> Result<Lookup, Fault> {
+        if let Some(entry) = self.cache.jump(rip, self.jump_tag) {
+            return Ok(Lookup::Block(entry));
+        }
+        self.check_rip(rip, 1)?;
+        let linear = self.code_linear(rip);
+        let Some(offset) = self.translate_code(linear)? else { return Ok(Lookup::Step) };
+        let mut entry = match self.cache.find(offset, self.mode) {
+            Found::Block(entry) => Some(entry),
+            Found::Crossing => return Ok(Lookup::Step),
+            Found::Nothing => None,
+        };
+        if entry.is_none() {
+            let in_page = 0x1000 - (offset & 0xfff);
+            let mut bytes = [0; 512];
+            let n = in_page.min(bytes.len());
+            self.memory.ram().read(offset, &mut bytes[..n]);
+            let block = block::decode(self, offset, &bytes[..n], in_page == n);
+            let len = block.as_ref().map_or(1, |b| b.len);
+            self.stats.blocks += 1;
+            self.stats.decoded += block.as_ref().map_or(0, |b| b.insns.len() as u64);
+            if self.memory.mark_code(offset, len) {
+                self.tlb.protect(offset);
+            }
+            entry = self.cache.insert(offset, self.mode, block);
+        }
+        let Some(entry) = entry else { return Ok(Lookup::Step) };
+        let len = entry.block().len as u64;
+        if self.mode & super::mode::FLAT == 0 {
+            // The limit is checked for the whole block; where it does not hold, instructions check it one by one.
+            if self.check_rip(rip, len).is_err() {
+                return Ok(Lookup::Step);
+            }
+        } else {
+            self.cache.set_jump(rip, self.jump_tag, entry);
+        }
+        Ok(Lookup::Block(entry))
+    }
+
+    /// #GP(0) if `len` bytes of code at `rip` are beyond CS's limit or not canonical.
+    fn check_rip(&self, rip: u64, len: u64) -> Result<(), Fault> {
+        let ok = if self.state.code64() {
+            self.state.canonical(rip) && self.state.canonical(rip.wrapping_add(len - 1))
+        } else {
+            rip.wrapping_add(len - 1) <= u64::from(self.state.segment(Seg::Cs).limit)
+        };
+        if ok { Ok(()) } else { Err(Fault::gp0()) }
+    }
+
+    /// Fetches and decodes the instruction at `rip`, wherever it lies.
+    pub(crate) fn fetch_one(&mut self, rip: u64) -> Result<Insn, Fault> {
+        let mut bytes = [0u8; 15];
+        let mut n = 0;
+        let bits = self.state.code_bits();
+        loop {
+            // One more page's worth of bytes; faults there count only if the instruction needs them.
+            let at = rip.wrapping_add(n as u64);
+            self.check_rip(at, 1)?;
+            let linear = self.wrap_linear(self.code_linear(at));
+            let mut end = (15 - n).min((0x1000 - (linear & 0xfff)) as usize);
+            while end > 1 && self.check_rip(at, end as u64).is_err() {
+                end -= 1;
+            }
+            match self.translate_code(linear)? {
+                Some(offset) => self.memory.ram().read(offset, &mut bytes[n..n + end]),
+                None => {
+                    let phys = walk(self, linear, Access::Execute, self.privilege())?.phys & self.memory.a20_mask();
+                    for (i, byte) in bytes[n..n + end].iter_mut().enumerate() {
+                        *byte = self.bus.memory_read(phys + i as u64, 1, self.pending_instructions()) as u8;
+                    }
+                }
+            }
+            n += end;
+            let mut decoder = Decoder::with_ip(bits, &bytes[..n], rip, DecoderOptions::NONE);
+            let insn = decoder.decode();
+            if !insn.is_invalid() {
+                return Ok(block::admit(self, Insn::new(&insn, rip, bits), &insn));
+            }
+            if decoder.last_error() != DecoderError::NoMoreBytes {
+                return Ok(block::invalid(0, bits));
+            }
+            if n == 15 {
+                // Longer than 15 bytes (SDM Vol. 2A 2.3.11).
+                return Err(Fault::gp0());
+            }
+        }
+    }
+}
+
+fn contributory(vector: u8) -> bool {
+    matches!(vector, fault::DE | fault::TS | fault::NP | fault::SS | fault::GP)
+}

@@ -1,0 +1,437 @@
+//! Memory accesses of instructions: effective address, segment checks, TLB, and the slow path behind it.
+//!
+//! ```text
+//!  effective address --segment limit and type--> linear --TLB hit--> host bytes
+//!                                                    \--miss: walk, page by page--> RAM | ROM | bus
+//! ```
+//! One of the few modules where `unsafe` is allowed: [`HostPtr`] is the address that a TLB hit gives.
+
+#![allow(unsafe_code)]
+
+use crate::cpu::Width;
+use crate::cpu::fault::{self, Fault};
+use crate::cpu::rflags::{self};
+use crate::cpu::segment::{Seg, Segment};
+use crate::decode::insn::{Insn, Mem};
+use crate::exec::Vcpu;
+use crate::mem::{Backing, Offset, PhysAddr};
+use crate::mmu::tlb::{Entry, NO_TAG};
+use crate::mmu::walk::{Access, Privilege, walk};
+
+/// A host address inside guest RAM that a TLB hit gave, good for the size that was asked for, until the next access
+/// that may change the TLB. Handlers use it at once and never keep it.
+#[derive(Clone, Copy)]
+pub struct HostPtr(usize);
+
+impl HostPtr {
+    /// The address itself.
+    pub fn address(self) -> usize {
+        self.0
+    }
+
+    /// Reads `T`, little-endian.
+    #[inline(always)]
+    pub fn read<T: Scalar>(self) -> T {
+        // SAFETY: a `HostPtr` comes only from `Vcpu::host_read` or `host_write`, whose TLB tag compare proved that
+        // the whole access lies in one page of the RAM mapping, which outlives the vCPU. The TLB is not changed
+        // between that and this.
+        T::from_le(unsafe { std::ptr::read_unaligned(self.0 as *const T) })
+    }
+
+    /// Writes `T`, little-endian. Only on a pointer for writing.
+    #[inline(always)]
+    pub fn write<T: Scalar>(self, value: T) {
+        // SAFETY: as in `read`.
+        unsafe { std::ptr::write_unaligned(self.0 as *mut T, value.to_le()) }
+    }
+}
+
+/// Integers as guest memory holds them.
+pub trait Scalar: Copy {
+    /// Bytes.
+    const SIZE: u64;
+    /// From little-endian.
+    fn from_le(self) -> Self;
+    /// To little-endian.
+    fn to_le(self) -> Self;
+    /// Zero-extends.
+    fn to_u128(self) -> u128;
+    /// Truncates.
+    fn from_u128(value: u128) -> Self;
+}
+
+macro_rules! scalar {
+    ($($t:ty),*) => {$(
+        impl Scalar for $t {
+            const SIZE: u64 = size_of::<$t>() as u64;
+            #[inline(always)]
+            fn from_le(self) -> $t { <$t>::from_le(self) }
+            #[inline(always)]
+            fn to_le(self) -> $t { <$t>::to_le(self) }
+            #[inline(always)]
+            fn to_u128(self) -> u128 { self as u128 }
+            #[inline(always)]
+            fn from_u128(value: u128) -> $t { value as $t }
+        }
+    )*};
+}
+scalar!(u8, u16, u32, u64, u128);
+
+impl Vcpu {
+    /// The effective address of a memory operand, cut to the address size.
+    #[inline(always)]
+    pub fn effective(&self, mem: &Mem, addr: Width) -> u64 {
+        let regs = &self.state.regs;
+        let sum = regs.get64(mem.base).wrapping_add(regs.get64(mem.index) << mem.shift).wrapping_add(mem.disp as u64);
+        sum & addr.mask()
+    }
+
+    /// The linear address of `insn`'s memory operand for an access of `size` bytes, after segment checks.
+    ///
+    /// # Errors
+    /// #GP(0) or #SS(0) on a limit, type or canonicality violation.
+    #[inline]
+    pub fn linear(&mut self, insn: &Insn, size: u64, access: Access) -> Result<u64, Fault> {
+        let offset = self.effective(&insn.mem, insn.addr);
+        self.seg_linear(insn.mem.seg, offset, size, access)
+    }
+
+    /// The linear address of `size` bytes at `seg:offset`, after segment checks (SDM Vol. 3A 5.3 and 5.4).
+    ///
+    /// # Errors
+    /// As [`Vcpu::linear`].
+    #[inline]
+    pub fn seg_linear(&mut self, seg: Seg, offset: u64, size: u64, access: Access) -> Result<u64, Fault> {
+        if self.state.code64() {
+            let linear = if matches!(seg, Seg::Fs | Seg::Gs) {
+                self.state.segment(seg).base.wrapping_add(offset)
+            } else {
+                offset
+            };
+            let last = linear.wrapping_add(size.max(1) - 1);
+            if !self.state.canonical(linear) || !self.state.canonical(last) {
+                return Err(segment_fault(seg));
+            }
+            return Ok(linear);
+        }
+        let s = self.state.segment(seg);
+        let last = offset.wrapping_add(size.max(1) - 1);
+        let within = if s.attributes & (Segment::CODE | Segment::EXPAND_DOWN | Segment::S)
+            == Segment::EXPAND_DOWN | Segment::S
+        {
+            let top = if s.is(Segment::DB) { 0xffff_ffff } else { 0xffff };
+            offset > u64::from(s.limit) && last <= top
+        } else {
+            last <= u64::from(s.limit)
+        };
+        let allowed = self.state.real_or_v86()
+            || match access {
+                _ if s.unusable => false,
+                Access::Read => !s.is(Segment::CODE) || s.is(Segment::RW),
+                Access::Write => !s.is(Segment::CODE) && s.is(Segment::RW),
+                Access::Execute => true,
+            };
+        if !within || !allowed {
+            return Err(segment_fault(seg));
+        }
+        Ok(s.base.wrapping_add(offset) & 0xffff_ffff)
+    }
+
+    /// The privilege of an explicit access by the running code.
+    #[inline(always)]
+    pub fn privilege(&self) -> Privilege {
+        if self.state.cpl == 3 { Privilege::User } else { Privilege::Supervisor }
+    }
+
+    /// The host address of `size` bytes at `linear`, if the TLB has it for reading.
+    #[inline(always)]
+    pub fn host_read(&self, linear: u64, size: u64) -> Option<HostPtr> {
+        let entry = self.tlb.entry(linear);
+        (linear.wrapping_add(size - 1) & !0xfff == entry.read_tag)
+            .then(|| HostPtr(linear.wrapping_add(entry.addend) as usize))
+    }
+
+    /// The host address of `size` bytes at `linear`, if the TLB has it for plain writing.
+    #[inline(always)]
+    pub fn host_write(&self, linear: u64, size: u64) -> Option<HostPtr> {
+        let entry = self.tlb.entry(linear);
+        (linear.wrapping_add(size - 1) & !0xfff == entry.write_tag)
+            .then(|| HostPtr(linear.wrapping_add(entry.addend) as usize))
+    }
+
+    /// Reads a value at a linear address with the running code's privilege.
+    ///
+    /// # Errors
+    /// #PF, #AC.
+    #[inline(always)]
+    pub fn load<T: Scalar>(&mut self, linear: u64) -> Result<T, Fault> {
+        match self.host_read(linear, T::SIZE) {
+            Some(at) => Ok(at.read()),
+            None => self.load_slow(linear),
+        }
+    }
+
+    /// Writes a value at a linear address with the running code's privilege. Either all bytes are written or none.
+    ///
+    /// # Errors
+    /// #PF, #AC.
+    #[inline(always)]
+    pub fn store<T: Scalar>(&mut self, linear: u64, value: T) -> Result<(), Fault> {
+        match self.host_write(linear, T::SIZE) {
+            Some(at) => {
+                at.write(value);
+                Ok(())
+            }
+            None => self.store_slow(linear, value),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_slow<T: Scalar>(&mut self, linear: u64) -> Result<T, Fault> {
+        self.check_alignment(linear, T::SIZE)?;
+        let mut bytes = [0; 16];
+        self.read_bytes(linear, &mut bytes[..T::SIZE as usize], self.privilege())?;
+        self.watch(linear, T::SIZE, Access::Read);
+        Ok(T::from_u128(u128::from_le_bytes(bytes)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_slow<T: Scalar>(&mut self, linear: u64, value: T) -> Result<(), Fault> {
+        self.check_alignment(linear, T::SIZE)?;
+        self.write_bytes(linear, &value.to_u128().to_le_bytes()[..T::SIZE as usize], self.privilege())?;
+        self.watch(linear, T::SIZE, Access::Write);
+        Ok(())
+    }
+
+    /// Reads `width` bytes, zero-extended.
+    ///
+    /// # Errors
+    /// #PF, #AC.
+    #[inline]
+    pub fn load_width(&mut self, linear: u64, width: Width) -> Result<u64, Fault> {
+        Ok(match width {
+            Width::B1 => u64::from(self.load::<u8>(linear)?),
+            Width::B2 => u64::from(self.load::<u16>(linear)?),
+            Width::B4 => u64::from(self.load::<u32>(linear)?),
+            Width::B8 => self.load::<u64>(linear)?,
+        })
+    }
+
+    /// Writes the low `width` bytes.
+    ///
+    /// # Errors
+    /// #PF, #AC.
+    #[inline]
+    pub fn store_width(&mut self, linear: u64, width: Width, value: u64) -> Result<(), Fault> {
+        match width {
+            Width::B1 => self.store(linear, value as u8),
+            Width::B2 => self.store(linear, value as u16),
+            Width::B4 => self.store(linear, value as u32),
+            Width::B8 => self.store(linear, value),
+        }
+    }
+
+    /// Reads `width` bytes of a system structure (descriptor table, TSS) as an implicit supervisor access.
+    ///
+    /// # Errors
+    /// #PF.
+    pub fn load_system(&mut self, linear: u64, width: Width) -> Result<u64, Fault> {
+        let mut bytes = [0; 8];
+        self.read_bytes(linear, &mut bytes[..width as usize], Privilege::Implicit)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Writes `width` bytes of a system structure as an implicit supervisor access.
+    ///
+    /// # Errors
+    /// #PF.
+    pub fn store_system(&mut self, linear: u64, width: Width, value: u64) -> Result<(), Fault> {
+        self.write_bytes(linear, &value.to_le_bytes()[..width as usize], Privilege::Implicit)
+    }
+
+    /// Reads any number of bytes; pages are checked in ascending order before the first byte is read.
+    ///
+    /// # Errors
+    /// #PF.
+    pub fn read_bytes(&mut self, linear: u64, bytes: &mut [u8], privilege: Privilege) -> Result<(), Fault> {
+        if self.crosses(linear, bytes.len()) {
+            let split = (0x1000 - (linear & 0xfff)) as usize;
+            let next = self.wrap_linear(linear.wrapping_add(split as u64));
+            self.translate(linear, Access::Read, privilege)?;
+            self.probe(next, bytes.len() - split, Access::Read, privilege)?;
+            let (head, tail) = bytes.split_at_mut(split);
+            self.read_bytes(linear, head, privilege)?;
+            return self.read_bytes(next, tail, privilege);
+        }
+        let (phys, backing) = self.translate(linear, Access::Read, privilege)?;
+        match backing.read {
+            Some(offset) => self.memory.ram().read(offset, bytes),
+            None => self.bus_read(phys, bytes),
+        }
+        Ok(())
+    }
+
+    /// Writes any number of bytes, all or none: every page is checked before the first byte is written.
+    ///
+    /// # Errors
+    /// #PF.
+    pub fn write_bytes(&mut self, linear: u64, bytes: &[u8], privilege: Privilege) -> Result<(), Fault> {
+        if self.crosses(linear, bytes.len()) {
+            let split = (0x1000 - (linear & 0xfff)) as usize;
+            let next = self.wrap_linear(linear.wrapping_add(split as u64));
+            self.translate(linear, Access::Write, privilege)?;
+            self.probe(next, bytes.len() - split, Access::Write, privilege)?;
+            let (head, tail) = bytes.split_at(split);
+            self.write_bytes(linear, head, privilege)?;
+            return self.write_bytes(next, tail, privilege);
+        }
+        let (phys, backing) = self.translate(linear, Access::Write, privilege)?;
+        match backing.write {
+            Some(offset) => self.write_ram(offset, bytes),
+            None => self.bus_write(phys, bytes),
+        }
+        Ok(())
+    }
+
+    /// Checks that `len` bytes at `linear` can be accessed, without accessing them.
+    ///
+    /// # Errors
+    /// #PF.
+    pub fn probe(&mut self, linear: u64, len: usize, access: Access, privilege: Privilege) -> Result<(), Fault> {
+        let mut at = linear;
+        let mut left = len;
+        while left > 0 {
+            self.translate(at, access, privilege)?;
+            let n = ((0x1000 - (at & 0xfff)) as usize).min(left);
+            at = self.wrap_linear(at.wrapping_add(n as u64));
+            left -= n;
+        }
+        Ok(())
+    }
+
+    /// Linear addresses have 32 bits outside 64-bit mode.
+    #[inline]
+    pub fn wrap_linear(&self, linear: u64) -> u64 {
+        if self.state.code64() { linear } else { linear & 0xffff_ffff }
+    }
+
+    fn crosses(&self, linear: u64, len: usize) -> bool {
+        (linear & 0xfff) + len as u64 > 0x1000
+    }
+
+    /// Translates for a data access, fills the TLB, and tells what is there.
+    fn translate(&mut self, linear: u64, access: Access, privilege: Privilege) -> Result<(PhysAddr, Backing), Fault> {
+        self.stats.tlb_misses += 1;
+        let t = walk(self, linear, access, privilege)?;
+        let phys = t.phys & self.memory.a20_mask();
+        let backing = self.memory.resolve(phys);
+        if privilege == self.privilege() {
+            self.fill(linear, &t, &backing);
+        }
+        Ok((phys, backing))
+    }
+
+    fn fill(&mut self, linear: u64, t: &crate::mmu::walk::Translation, backing: &Backing) {
+        let Some(offset) = backing.read.or(backing.write) else { return };
+        let page = linear & !0xfff;
+        let frame = offset & !0xfff;
+        let readable = t.readable && backing.read.is_some();
+        let writable = t.writable && backing.write == Some(offset) && !self.memory.page_holds_code(frame);
+        let entry = Entry {
+            read_tag: if readable { page } else { NO_TAG },
+            write_tag: if writable { page } else { NO_TAG },
+            addend: (self.memory.ram().host_base() as u64).wrapping_add(frame as u64).wrapping_sub(page),
+            offset_global: frame as u64 | u64::from(t.global),
+        };
+        self.tlb.fill(linear, entry, t.size);
+    }
+
+    /// Writes RAM within one page and invalidates decoded code that it overlaps.
+    pub fn write_ram(&mut self, offset: Offset, bytes: &[u8]) {
+        self.memory.ram().write(offset, bytes);
+        if self.memory.holds_code(offset, bytes.len()) {
+            self.code_written(offset, bytes.len());
+        }
+    }
+
+    fn bus_read(&mut self, phys: PhysAddr, bytes: &mut [u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let n = bus_chunk(phys + done as u64, bytes.len() - done);
+            let value = self.bus.memory_read(phys + done as u64, n as u8, self.pending_instructions());
+            bytes[done..done + n].copy_from_slice(&value.to_le_bytes()[..n]);
+            done += n;
+        }
+        self.after_bus();
+    }
+
+    fn bus_write(&mut self, phys: PhysAddr, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let n = bus_chunk(phys + done as u64, bytes.len() - done);
+            let mut value = [0; 8];
+            value[..n].copy_from_slice(&bytes[done..done + n]);
+            let value = u64::from_le_bytes(value);
+            self.bus.memory_write(phys + done as u64, n as u8, value, self.pending_instructions());
+            done += n;
+        }
+        self.after_bus();
+    }
+
+    /// Atomically replaces the value at `linear` by `new` if it is still `old`, as LOCK-prefixed instructions do.
+    ///
+    /// # Errors
+    /// #PF, #AC; [`Fault::Retry`] if it was no longer `old`.
+    pub fn store_locked(&mut self, linear: u64, width: Width, old: u64, new: u64) -> Result<(), Fault> {
+        let size = width.bytes();
+        self.check_alignment(linear, size)?;
+        if !linear.is_multiple_of(size) || self.crosses(linear, size as usize) {
+            // A split lock: with one vCPU a plain store is atomic.
+            return self.store_width(linear, width, new);
+        }
+        let (_, backing) = self.translate(linear, Access::Write, self.privilege())?;
+        match backing.write {
+            Some(offset) => {
+                if !self.memory.ram().compare_exchange(offset, size as u8, old & width.mask(), new & width.mask()) {
+                    return Err(Fault::Retry);
+                }
+                if self.memory.holds_code(offset, size as usize) {
+                    self.code_written(offset, size as usize);
+                }
+                self.watch(linear, size, Access::Write);
+                Ok(())
+            }
+            None => self.store_width(linear, width, new),
+        }
+    }
+
+    /// #AC if alignment checks are on and `linear` is not a multiple of `size` (SDM Vol. 3A 6.15, interrupt 17).
+    #[inline]
+    fn check_alignment(&self, linear: u64, size: u64) -> Result<(), Fault> {
+        let on = self.state.cpl == 3 && self.state.has(rflags::AC) && self.state.cr0 & crate::cpu::control::CR0_AM != 0;
+        // 16-byte operands check their own alignment; those that may be unaligned check as 8-byte ones... (SDM table 6-7).
+        let alignment = size.min(8);
+        if on && alignment.is_power_of_two() && !linear.is_multiple_of(alignment) {
+            return Err(Fault::with_code(fault::AC, 0));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of the next bus access: naturally aligned, at most 8.
+fn bus_chunk(phys: PhysAddr, left: usize) -> usize {
+    let align = 1usize << phys.trailing_zeros().min(3);
+    let mut n = align;
+    while n > left {
+        n /= 2;
+    }
+    n
+}
+
+/// #SS(0) for the stack segment, #GP(0) for the others.
+#[cold]
+pub fn segment_fault(seg: Seg) -> Fault {
+    Fault::with_code(if seg == Seg::Ss { fault::SS } else { fault::GP }, 0)
+}
