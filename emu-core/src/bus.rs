@@ -74,6 +74,8 @@ struct Devices {
     outcomes: Vec<Request>,
     msr_device: Option<usize>,
     clock: Clock,
+    /// See [`Bus::set_horizon`].
+    horizon: Option<Instant>,
 }
 
 /// The bus of one machine. Shared between the vCPU and the machine's loop.
@@ -102,6 +104,7 @@ impl Bus {
                 outcomes: Vec::new(),
                 msr_device: None,
                 clock,
+                horizon: None,
             }),
             memory,
             pins,
@@ -226,17 +229,25 @@ impl Bus {
         let mut cx = DeviceContext { now, memory: &self.memory, requests };
         let result = f(slot.device.as_mut(), &mut cx);
         slot.deadline = slot.device.poll_at();
+        if devices.horizon.is_some_and(|horizon| slot.deadline.is_some_and(|at| at < horizon)) {
+            self.pins.raise(CpuPins::EXIT);
+        }
         if !devices.requests.is_empty() {
-            self.carry_out(devices, index);
+            self.carry_out(devices, index, now);
         }
         result
     }
 
-    fn carry_out(&self, devices: &mut Devices, index: usize) {
+    fn carry_out(&self, devices: &mut Devices, index: usize, now: Instant) {
         for request in std::mem::take(&mut devices.requests) {
             match request {
                 Request::Map { space, region, tag } => devices.map(index, space, region, tag),
                 Request::Unmap { tag } => devices.unmap(index, tag),
+                Request::Poll(DeviceId(other)) => {
+                    if (other as usize) < devices.slots.len() {
+                        self.with(devices, other as usize, now, |d, cx| d.poll(cx));
+                    }
+                }
                 Request::A20(on) => {
                     if self.memory.set_a20(on) {
                         self.pins.raise(CpuPins::FLUSH);
@@ -291,6 +302,29 @@ impl Bus {
                 m.set_cr8(cx, value);
             }
         });
+    }
+
+    /// Tells the local APIC by how much the time-stamp counter leads virtual time.
+    pub fn set_tsc_offset(&self, offset: u64, pending: u64) {
+        let mut devices = lock(&self.devices);
+        let Some(index) = devices.msr_device else { return };
+        let now = devices.clock.now_after(pending);
+        self.with(&mut devices, index, now, |d, cx| {
+            if let Some(m) = d.msrs() {
+                m.set_tsc_offset(cx, offset);
+            }
+        });
+    }
+
+    /// Until when the vCPU means to run without looking up. A device that sets an earlier deadline makes it leave its
+    /// loop ([`CpuPins::EXIT`]); in deterministic time deadlines are met exactly by this. `None`: it looks up often.
+    pub fn set_horizon(&self, horizon: Option<Instant>) {
+        lock(&self.devices).horizon = horizon;
+    }
+
+    /// The next deadline of any device.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        lock(&self.devices).slots.iter().filter_map(|s| s.deadline).min()
     }
 
     /// Polls devices whose deadline has passed or whose back end announced input; the next deadline.

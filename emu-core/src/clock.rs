@@ -7,6 +7,9 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// Time-stamp counter ticks in a second of virtual time.
+pub const TSC_HZ: u64 = 1_000_000_000;
+
 /// A point in virtual time, in nanoseconds since power-on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(pub u64);

@@ -3,7 +3,7 @@
 //! The shape is explained in ARCHITECTURE.md, "Adding a device". Devices do no host I/O: back ends are traits.
 //! Deliberately absent: PCI, DMA and audio methods; those are optional accessors or traits of `emu-devices`.
 
-use crate::bus::Notifier;
+use crate::bus::{DeviceId, Notifier};
 use crate::clock::Instant;
 use crate::mem::GuestMemory;
 use serde::{Serialize, de::DeserializeOwned};
@@ -72,6 +72,8 @@ pub enum Request {
         /// As given to `Map`.
         tag: u32,
     },
+    /// Have another device of the bus polled (a PCI function whose configuration space the host bridge has written).
+    Poll(DeviceId),
     /// Gate of address line 20.
     A20(bool),
     /// Reset the whole machine.
@@ -160,6 +162,8 @@ pub trait MsrDevice {
     fn cr8(&mut self) -> u8;
     /// Writes CR8.
     fn set_cr8(&mut self, cx: &mut DeviceContext, value: u8);
+    /// The time-stamp counter now reads `offset` more than `TSC_HZ` ticks a second since power-on, wrapping.
+    fn set_tsc_offset(&mut self, cx: &mut DeviceContext, offset: u64);
 }
 
 /// An access to a model-specific register that the hardware answers with #GP(0).

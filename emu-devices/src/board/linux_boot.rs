@@ -333,5 +333,4 @@ fn put(bytes: &mut [u8], offset: usize, size: usize, value: u64) {
 }
 
 #[cfg(test)]
-#[path = "linux_boot_tests.rs"]
 mod tests;

@@ -1,3 +1,5 @@
 //! Interrupt controllers.
 
+pub mod ioapic;
+pub mod lapic;
 pub mod pic;
