@@ -12,3 +12,4 @@ pub mod irq;
 pub mod mem;
 pub mod mmu;
 pub mod ops;
+pub mod softfloat;
