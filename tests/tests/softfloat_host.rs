@@ -12,7 +12,7 @@ use emu_core::softfloat::x87::{self, F80, X87Env};
 use emu_core::softfloat::{Relation, flags};
 use fastrand::Rng;
 
-const CASES: u32 = 6_000;
+const CASES: u32 = 100_000;
 
 fn cases() -> u32 {
     std::env::var("SOFTFLOAT_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES)
