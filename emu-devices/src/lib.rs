@@ -5,3 +5,4 @@ pub mod char;
 pub mod intc;
 pub mod shared;
 pub mod testbench;
+pub mod timer;
