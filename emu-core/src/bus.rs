@@ -370,12 +370,19 @@ impl Bus {
     }
 
     /// Sleeps until `timeout` has passed or somebody notifies; returns at once if somebody has since the last call.
-    pub fn sleep(&self, timeout: std::time::Duration) {
+    /// Whether somebody did.
+    pub fn sleep(&self, timeout: std::time::Duration) -> bool {
+        let end = std::time::Instant::now() + timeout;
         let mut rung = lock(&self.bell.rung);
-        if !*rung {
-            rung = self.bell.wake.wait_timeout(rung, timeout).unwrap_or_else(|p| p.into_inner()).0;
+        while !*rung {
+            let left = end.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            rung = self.bell.wake.wait_timeout(rung, left).unwrap_or_else(|p| p.into_inner()).0;
         }
         *rung = false;
+        true
     }
 }
 

@@ -78,9 +78,9 @@ impl Clock {
         self.mode
     }
 
-    /// Lets a real-time clock run.
+    /// Lets a real-time clock run. A deterministic clock runs with its instructions alone.
     pub fn resume(&mut self) {
-        if self.resumed.is_none() {
+        if self.mode == ClockMode::Realtime && self.resumed.is_none() {
             self.resumed = Some(std::time::Instant::now());
         }
     }
@@ -159,6 +159,7 @@ mod tests {
         clock.skip_to(Instant(1000));
         assert_eq!(clock.now(), Instant(1000));
         clock.skip_to(Instant(500));
+        clock.pause();
         assert_eq!(clock.now(), Instant(1000));
     }
 }

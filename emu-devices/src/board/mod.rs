@@ -2,4 +2,5 @@
 
 pub mod boot_state;
 pub mod linux_boot;
+pub mod machine;
 pub mod memory_map;
