@@ -7,6 +7,7 @@ pub mod model;
 pub mod regs;
 pub mod rflags;
 pub mod segment;
+pub mod xmm;
 
 use control::{CR0_ET, CR0_PE, CR0_PG, EFER_LMA};
 use fpu::FpuState;
@@ -14,6 +15,7 @@ use regs::{BLOCK_RIP, RegFile, SEG_BASE};
 use rflags::{FIXED, LazyFlags, SYSTEM, VM};
 use segment::{Seg, Segment, TableRegister};
 use serde::{Deserialize, Serialize};
+use xmm::Xmm;
 
 /// An operand size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -151,7 +153,7 @@ pub struct CpuState {
     pub fpu: FpuState,
     pub mxcsr: u32,
     /// XMM0 to XMM15, the low halves of what AVX will widen.
-    pub xmm: [u128; 16],
+    pub xmm: [Xmm; 16],
 }
 
 impl CpuState {
@@ -182,7 +184,7 @@ impl CpuState {
             msrs: Msrs { pat: 0x0007_0406_0007_0406, misc_enable: 1, ..Msrs::default() },
             fpu: FpuState::reset(),
             mxcsr: 0x1f80,
-            xmm: [0; 16],
+            xmm: [Xmm::default(); 16],
         };
         let mut cs = Segment::real(0xf000);
         cs.base = 0xffff_0000;

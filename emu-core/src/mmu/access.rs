@@ -12,6 +12,7 @@ use crate::cpu::Width;
 use crate::cpu::fault::{self, Fault};
 use crate::cpu::rflags::{self};
 use crate::cpu::segment::{Seg, Segment};
+use crate::cpu::xmm::Xmm;
 use crate::decode::insn::{Insn, Mem};
 use crate::exec::Vcpu;
 use crate::mem::{Backing, Offset, PhysAddr};
@@ -46,7 +47,7 @@ impl HostPtr {
     }
 }
 
-/// Integers as guest memory holds them.
+/// Integers and vectors as guest memory holds them.
 pub trait Scalar: Copy {
     /// Bytes.
     const SIZE: u64;
@@ -76,6 +77,26 @@ macro_rules! scalar {
     )*};
 }
 scalar!(u8, u16, u32, u64, u128);
+
+impl Scalar for Xmm {
+    const SIZE: u64 = 16;
+    #[inline(always)]
+    fn from_le(self) -> Xmm {
+        self
+    }
+    #[inline(always)]
+    fn to_le(self) -> Xmm {
+        self
+    }
+    #[inline(always)]
+    fn to_u128(self) -> u128 {
+        self.into()
+    }
+    #[inline(always)]
+    fn from_u128(value: u128) -> Xmm {
+        value.into()
+    }
+}
 
 impl Vcpu {
     /// The effective address of a memory operand, cut to the address size.
