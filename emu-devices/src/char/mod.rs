@@ -4,6 +4,8 @@
 //! register accesses, so nothing in it may block. Host back ends (terminal, pty, socket, file) live in `emu-frontend`;
 //! here are only those that need no host: [`NullBackend`] and [`MemoryBackend`].
 
+pub mod debug_exit;
+pub mod debugcon;
 pub mod uart16550;
 
 use emu_core::bus::Notifier;
