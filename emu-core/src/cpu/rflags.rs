@@ -117,6 +117,26 @@ impl LazyFlags {
         self.set_bits(kept | (bits & mask));
     }
 
+    /// Replaces CF and OF, as rotates do; `bits` holds them at their places in RFLAGS.
+    #[inline(always)]
+    pub fn set_cf_of(&mut self, bits: u64) {
+        let af = if self.af() { AF } else { 0 };
+        match self.op {
+            FlagOp::Bits => self.y = (self.y & !(CF | OF)) | bits,
+            _ => {
+                self.op = FlagOp::Parts;
+                self.y = bits | af;
+            }
+        }
+    }
+
+    /// Replaces CF alone, as bit tests do.
+    #[inline(always)]
+    pub fn set_cf(&mut self, carry: bool) {
+        let of = if self.of() { OF } else { 0 };
+        self.set_cf_of(of | u64::from(carry));
+    }
+
     /// Carry.
     #[inline(always)]
     pub fn cf(&self) -> bool {

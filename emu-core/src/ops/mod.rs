@@ -4,8 +4,13 @@
 //! integer instructions are written once against [`backend::Backend`] and serve as `Exec`, as specialised handlers
 //! ([`fast`]) and for compiled tiers. Everything else is a plain function of the vCPU and the instruction.
 
+pub mod backend;
+pub mod far;
 pub mod fast;
 pub mod integer;
+pub mod segment;
+pub mod stack;
+pub mod system;
 pub mod table;
 
 use crate::cpu::fault::Fault;

@@ -1,11 +1,12 @@
 //! The instruction table: from a mnemonic to the function that executes it.
 //!
 //! Each group of instructions keeps its rows beside its functions, as `pub fn exec(m: Mnemonic) -> Option<Exec>`, and
-//! [`GROUPS`] lists the groups. Adding an instruction is one row there and one function.
+//! [`GROUPS`] lists the groups. Adding an instruction is one row there and one function. Moves to and from segment,
+//! control and debug registers share their mnemonics with the plain ones and are told apart here.
 
-use super::Exec;
+use super::{Exec, segment, system};
 use crate::decode::insn::undefined;
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 
 /// What the table says of an instruction.
 #[derive(Clone, Copy)]
@@ -17,8 +18,30 @@ pub struct Row {
 /// The groups' rows.
 const GROUPS: &[fn(Mnemonic) -> Option<Exec>] = &[super::integer::exec];
 
-/// The row of `i`'s mnemonic; #UD for what emu does not have.
+/// The row of `i`; #UD for what emu does not have.
 pub fn row(i: &Instruction) -> Row {
     let m = i.mnemonic();
-    Row { exec: GROUPS.iter().find_map(|rows| rows(m)).unwrap_or(undefined) }
+    let exec = special_register(i).or_else(|| GROUPS.iter().find_map(|rows| rows(m)));
+    Row { exec: exec.unwrap_or(undefined) }
+}
+
+/// MOV, PUSH and POP of a segment, control or debug register.
+fn special_register(i: &Instruction) -> Option<Exec> {
+    if !matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Push | Mnemonic::Pop) {
+        return None;
+    }
+    (0..i.op_count()).filter(|n| i.op_kind(*n) == OpKind::Register).find_map(|n| {
+        let register = i.op_register(n);
+        if register.is_segment_register() {
+            Some(match i.mnemonic() {
+                Mnemonic::Mov => segment::mov as Exec,
+                Mnemonic::Push => segment::push,
+                _ => segment::pop,
+            })
+        } else if register.is_cr() || register.is_dr() || register.is_tr() {
+            Some(system::mov_control)
+        } else {
+            None
+        }
+    })
 }
