@@ -6,7 +6,7 @@ use crate::exec::cache::Block;
 use crate::exec::handlers;
 use crate::exec::thread::Op;
 use crate::mem::Offset;
-use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
+use iced_x86::{Code, Decoder, DecoderError, FlowControl, Instruction};
 use std::cell::Cell;
 
 /// Instructions in a block at most.
@@ -16,7 +16,7 @@ const MOST: usize = 64;
 /// if the first instruction crosses into the next page.
 pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Option<Box<Block>> {
     let bits = cpu.state.code_bits();
-    let mut decoder = Decoder::with_ip(bits, bytes, 0, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(bits, bytes, 0, cpu.model.decoder_options());
     let mut insns = Vec::new();
     let mut iced = Instruction::default();
     while insns.len() < MOST && decoder.can_decode() {

@@ -14,7 +14,7 @@ use crate::decode::insn::Insn;
 use crate::irq::CpuPins;
 use crate::mem::Offset;
 use crate::mmu::walk::{Access, walk};
-use iced_x86::{Decoder, DecoderError, DecoderOptions};
+use iced_x86::{Decoder, DecoderError};
 
 /// DR6.BS: a single-step trap.
 pub const DR6_BS: u64 = 1 << 14;
@@ -369,7 +369,7 @@ impl Vcpu {
                 }
             }
             n += end;
-            let mut decoder = Decoder::with_ip(bits, &bytes[..n], rip, DecoderOptions::NONE);
+            let mut decoder = Decoder::with_ip(bits, &bytes[..n], rip, self.model.decoder_options());
             let insn = decoder.decode();
             if !insn.is_invalid() {
                 return Ok(block::admit(self, Insn::new(&insn, rip, bits), &insn));
