@@ -6,6 +6,7 @@ use crate::exec::cache::Block;
 use crate::exec::handlers;
 use crate::exec::thread::Op;
 use crate::mem::Offset;
+use crate::ops::fast::jump;
 use iced_x86::{Code, Decoder, DecoderError, FlowControl, Instruction};
 use std::cell::Cell;
 
@@ -49,7 +50,8 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Op
     ops[0].imm = count as i32;
     handlers::specialise(cpu, &insns, &mut ops);
     // Whatever the last instruction is, the op behind it leaves: `OpRef::next` relies on it.
-    let mut last = Op::new(handlers::fall_through, (count - 1) as u16);
+    let leave = jump::pick_fall_through(cpu.mode).unwrap_or(handlers::fall_through);
+    let mut last = Op::new(leave, (count - 1) as u16);
     last.imm = len as i32;
     ops.push(last);
     Some(Box::new(Block { ops: ops.into(), insns: insns.into(), offset, len, stale: Cell::new(false) }))

@@ -60,6 +60,10 @@ pub mod mode {
     pub const FPU: u16 = 1 << 5;
     /// SSE instructions need no check of CR0.EM, CR0.TS and CR4.OSFXSR.
     pub const SSE: u16 = 1 << 6;
+    /// FS covers all 4 GiB from wherever its base is, for reading and writing.
+    pub const FLAT_FS: u16 = 1 << 7;
+    /// Likewise GS.
+    pub const FLAT_GS: u16 = 1 << 8;
 }
 
 /// A virtual processor: architectural state and everything derived from it.
@@ -179,6 +183,13 @@ impl Vcpu {
                 && [Seg::Ds, Seg::Es, Seg::Ss].iter().all(|seg| s.segment(*seg).is_flat_data()));
         if flat {
             key |= mode::FLAT;
+        }
+        let covers = |seg| Segment { base: 0, ..*s.segment(seg) }.is_flat_data();
+        if flat && covers(Seg::Fs) {
+            key |= mode::FLAT_FS;
+        }
+        if flat && covers(Seg::Gs) {
+            key |= mode::FLAT_GS;
         }
         if s.cr0 & (CR0_EM | CR0_TS) == 0 {
             key |= mode::FPU;
@@ -302,3 +313,6 @@ impl Vcpu {
         Exit::FAULT
     }
 }
+
+#[cfg(test)]
+mod tests;

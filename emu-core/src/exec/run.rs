@@ -297,7 +297,7 @@ impl Vcpu {
     }
 
     fn lookup(&mut self, rip: u64) -> Result<Lookup, Fault> {
-        if let Some(entry) = self.cache.jump(rip, self.jump_tag) {
+        if let Some(entry) = self.cache.jump(rip, self.jump_tag).filter(|entry| !entry.block().stale.get()) {
             return Ok(Lookup::Block(entry));
         }
         self.check_rip(rip, 1)?;
@@ -333,6 +333,14 @@ impl Vcpu {
             self.cache.set_jump(rip, self.jump_tag, entry);
         }
         Ok(Lookup::Block(entry))
+    }
+
+    /// The block at `rip`, to link a jump to; `None` if the dispatcher must look at it.
+    pub(crate) fn linkable(&mut self, rip: u64) -> Option<OpRef> {
+        match self.lookup(rip) {
+            Ok(Lookup::Block(entry)) => Some(entry),
+            _ => None,
+        }
     }
 
     /// #GP(0) if `len` bytes of code at `rip` are beyond CS's limit or not canonical.
