@@ -1,2 +1,4 @@
 //! The binary `emu`.
+mod cli;
+mod log;
 fn main() {}
