@@ -1,4 +1,11 @@
 //! The binary `emu`.
+mod char;
 mod cli;
+mod daemon;
+mod dev;
+mod exit;
 mod log;
+mod monitor;
+mod report;
+mod signals;
 fn main() {}

@@ -15,6 +15,25 @@ use std::path::PathBuf;
 /// Serial ports of a PC.
 pub const SERIAL_PORTS: usize = 4;
 
+/// A character device and the option that asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedChar {
+    /// Its description.
+    pub spec: CharSpec,
+    option: String,
+    text: String,
+}
+
+impl NamedChar {
+    /// An error about this device that names its option.
+    pub fn error(&self, problem: String) -> StartError {
+        match self.text.as_str() {
+            "" => StartError::option(&self.option, problem),
+            text => StartError::value(&self.option, text, problem),
+        }
+    }
+}
+
 /// Files to boot from RAM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootFiles {
@@ -42,7 +61,7 @@ pub struct Config {
     /// What boots.
     pub boot: BootFiles,
     /// Character devices by id, those of `-serial` and its like among them.
-    pub chardevs: BTreeMap<String, CharSpec>,
+    pub chardevs: BTreeMap<String, NamedChar>,
     /// The character device of each UART; `None`: no UART there.
     pub serial: [Option<String>; SERIAL_PORTS],
     /// The character devices that carry a monitor.
@@ -206,7 +225,7 @@ fn escape(text: Option<&str>) -> Result<Option<u8>, StartError> {
 /// The character devices of the machine and who uses them.
 #[derive(Default)]
 struct Characters {
-    chardevs: BTreeMap<String, CharSpec>,
+    chardevs: BTreeMap<String, NamedChar>,
     serial: [Option<String>; SERIAL_PORTS],
     monitors: Vec<String>,
     users: BTreeMap<String, usize>,
@@ -301,7 +320,8 @@ impl Characters {
     }
 
     fn add(&mut self, option: &str, text: &str, id: String, spec: CharSpec) -> Result<(), StartError> {
-        match self.chardevs.insert(id.clone(), spec) {
+        let named = NamedChar { spec, option: option.into(), text: text.into() };
+        match self.chardevs.insert(id.clone(), named) {
             None => Ok(()),
             Some(_) => Err(StartError::value(option, text, format!("duplicate character device id '{id}'"))),
         }
@@ -330,7 +350,7 @@ impl Characters {
     }
 
     fn use_id(&mut self, option: &str, text: &str, id: &str) -> Result<(), StartError> {
-        let Some(spec) = self.chardevs.get(id) else {
+        let Some(named) = self.chardevs.get(id) else {
             let hint = match nearest(id, self.chardevs.keys().map(String::as_str)) {
                 Some(near) => format!("; nearest is '{near}'"),
                 None => String::new(),
@@ -339,14 +359,14 @@ impl Characters {
         };
         let users = self.users.entry(id.into()).or_default();
         *users += 1;
-        if *users > 1 && !spec.mux {
+        if *users > 1 && !named.spec.mux {
             return Err(StartError::value(option, text, format!("'{id}' is in use; mux=on lets it be shared")));
         }
         Ok(())
     }
 
     fn refuse_conflicts(&self, o: &Options) -> Result<(), StartError> {
-        let on_stdio = |spec: &&CharSpec| matches!(spec.kind, CharKind::Stdio { .. });
+        let on_stdio = |named: &&NamedChar| matches!(named.spec.kind, CharKind::Stdio { .. });
         let terminals = self.chardevs.values().filter(on_stdio).count();
         if terminals > 1 {
             return Err(StartError::Other("only one character device can use stdio; mon:stdio shares it".into()));

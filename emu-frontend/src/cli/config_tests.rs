@@ -24,7 +24,7 @@ fn error(words: &[&str]) -> String {
 #[test]
 fn nographic_shares_the_terminal_between_serial_and_monitor() {
     let c = config(&["-nographic"]);
-    assert_eq!(c.chardevs["serial0"], CharSpec::shared_stdio());
+    assert_eq!(c.chardevs["serial0"].spec, CharSpec::shared_stdio());
     assert_eq!(c.serial[0].as_deref(), Some("serial0"));
     assert_eq!(c.monitors, ["serial0"]);
 }
@@ -32,9 +32,9 @@ fn nographic_shares_the_terminal_between_serial_and_monitor() {
 #[test]
 fn nographic_gives_the_terminal_to_what_is_not_elsewhere() {
     let c = config(&["-nographic", "-serial", "null"]);
-    assert_eq!(c.chardevs["compat_monitor0"].kind, CharKind::Stdio { signal: true });
+    assert_eq!(c.chardevs["compat_monitor0"].spec.kind, CharKind::Stdio { signal: true });
     let c = config(&["-nographic", "-monitor", "none"]);
-    assert_eq!(c.chardevs["serial0"].kind, CharKind::Stdio { signal: true });
+    assert_eq!(c.chardevs["serial0"].spec.kind, CharKind::Stdio { signal: true });
     assert!(c.monitors.is_empty());
     let c = config(&["-nographic", "-serial", "mon:stdio"]);
     assert_eq!((c.chardevs.len(), c.monitors.len()), (1, 1));

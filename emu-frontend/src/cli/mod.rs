@@ -1,11 +1,11 @@
 //! The command line: QEMU's options and value syntax, one definition, one configuration out of it.
 
-mod chardev;
+pub mod chardev;
 pub mod config;
-mod cpu;
-mod devices;
+pub mod cpu;
+pub mod devices;
 pub mod error;
-mod machine;
-mod options;
-mod time;
-mod value;
+pub mod machine;
+pub mod options;
+pub mod time;
+pub mod value;

@@ -124,7 +124,7 @@ pub struct Options {
     #[arg(long, value_name = "[base=utc|localtime|datetime][,clock=host|vm][,driftfix=none]", help_heading = DEBUG)]
     pub rtc: Vec<String>,
     /// virtual time by instructions, 2^N ns each: runs are repeatable
-    #[arg(long, value_name = "[shift=]N|auto[,sleep=off][,align=off]", help_heading = DEBUG)]
+    #[arg(long, value_name = "[shift=]N|auto[,sleep=on|off][,align=off]", help_heading = DEBUG)]
     pub icount: Vec<String>,
     /// set the escape character of the terminal instead of Ctrl-A (code 1)
     #[arg(long, value_name = "chr", help_heading = DEBUG)]

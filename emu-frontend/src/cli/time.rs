@@ -43,6 +43,8 @@ impl Rtc {
 pub struct Icount {
     /// log2 of nanoseconds for each instruction.
     pub shift: u8,
+    /// A halted guest waits in real time for its next deadline.
+    pub sleep: bool,
 }
 
 /// Checks `-rtc [base=utc|localtime|DATE][,clock=...][,driftfix=none]`.
@@ -104,14 +106,12 @@ pub fn parse_icount(values: &[String]) -> Result<Option<Icount>, StartError> {
         if v.take_bool("align")? == Some(true) {
             return Err(v.error("'align=on' is not implemented; nearest is align=off"));
         }
-        if v.take_bool("sleep")? == Some(true) {
-            return Err(v.error("'sleep=on' is not implemented: time jumps over idle; nearest is sleep=off"));
-        }
+        let sleep = v.take_bool("sleep")?.unwrap_or(true);
         if v.take("rr")?.is_some() || v.take("rrfile")?.is_some() {
             return Err(v.error("record and replay are not implemented; nearest is shift=N"));
         }
         v.finish()?;
-        icount = Some(Icount { shift });
+        icount = Some(Icount { shift, sleep });
     }
     Ok(icount)
 }
@@ -141,11 +141,11 @@ mod tests {
 
     #[test]
     fn icount_shifts_are_read_and_what_is_missing_is_refused() {
-        assert_eq!(icount("7"), Ok(Some(Icount { shift: 7 })));
-        assert_eq!(icount("shift=0,sleep=off,align=off"), Ok(Some(Icount { shift: 0 })));
-        assert_eq!(icount("shift=auto"), Ok(Some(Icount { shift: AUTO_SHIFT })));
+        assert_eq!(icount("7"), Ok(Some(Icount { shift: 7, sleep: true })));
+        assert_eq!(icount("shift=0,sleep=off,align=off"), Ok(Some(Icount { shift: 0, sleep: false })));
+        assert_eq!(icount("shift=auto"), Ok(Some(Icount { shift: AUTO_SHIFT, sleep: true })));
         assert_eq!(parse_icount(&[]), Ok(None));
-        for text in ["11", "foo", "shift=-1", "1,align=on", "1,sleep=on", "1,rr=record"] {
+        for text in ["11", "foo", "shift=-1", "1,align=on", "1,rr=record"] {
             assert!(icount(text).is_err(), "{text}");
         }
     }
