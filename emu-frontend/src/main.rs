@@ -1,11 +1,18 @@
 //! The binary `emu`.
+
 mod char;
 mod cli;
 mod daemon;
 mod dev;
 mod exit;
 mod log;
+mod machine;
 mod monitor;
 mod report;
+mod run;
 mod signals;
-fn main() {}
+mod start;
+
+fn main() {
+    start::main(&std::env::args_os().collect::<Vec<_>>())
+}

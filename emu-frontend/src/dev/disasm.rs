@@ -36,9 +36,8 @@ pub struct Arguments {
 /// No bytes where the arguments say.
 pub fn run(arguments: &Arguments) -> Result<String, StartError> {
     let bytes = match (&arguments.hex, &arguments.file) {
-        (Some(text), _) => parse_hex(text).ok_or_else(|| {
-            StartError::value("-hex", text, "expected pairs of hexadecimal digits, such as '0f 05'")
-        })?,
+        (Some(text), _) => parse_hex(text)
+            .ok_or_else(|| StartError::value("-hex", text, "expected pairs of hexadecimal digits, such as '0f 05'"))?,
         (None, Some(path)) => std::fs::read(path)
             .map_err(|e| StartError::Other(format!("dev disasm: cannot read {}: {e}", path.display())))?,
         (None, None) => Vec::new(),
@@ -50,7 +49,11 @@ pub fn run(arguments: &Arguments) -> Result<String, StartError> {
     };
     let length = arguments.length.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX).min(rest.len());
     let bits = arguments.bits.parse().unwrap_or(32);
-    Ok(list(&rest[..length], bits, arguments.at.wrapping_add(if arguments.hex.is_some() { 0 } else { arguments.offset })))
+    Ok(list(
+        &rest[..length],
+        bits,
+        arguments.at.wrapping_add(if arguments.hex.is_some() { 0 } else { arguments.offset }),
+    ))
 }
 
 fn list(code: &[u8], bits: u32, address: u64) -> String {
@@ -93,7 +96,10 @@ mod tests {
 
     #[test]
     fn listing_shows_address_bytes_and_nasm_text() {
-        assert_eq!(list(&[0x01, 0xd8, 0xf4], 32, 0x100), "00000100  01d8                    add eax,ebx\n00000102  f4                      hlt\n");
+        assert_eq!(
+            list(&[0x01, 0xd8, 0xf4], 32, 0x100),
+            "00000100  01d8                    add eax,ebx\n00000102  f4                      hlt\n"
+        );
         assert_eq!(list(&[0x01, 0xd8], 16, 0), "00000000  01d8                    add ax,bx\n");
         assert_eq!(list(&[0x48, 0x01, 0xd8], 64, 0), "0000000000000000  4801d8                  add rax,rbx\n");
     }

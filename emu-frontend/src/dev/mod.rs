@@ -7,7 +7,11 @@ use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 
 #[derive(Debug, Parser)]
-#[command(name = "emu dev", about = "Tools for developers of emu and of operating systems", disable_version_flag = true)]
+#[command(
+    name = "emu dev",
+    about = "Tools for developers of emu and of operating systems",
+    disable_version_flag = true
+)]
 struct Dev {
     #[command(subcommand)]
     tool: Tool,

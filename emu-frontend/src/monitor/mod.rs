@@ -33,21 +33,36 @@ struct Command {
 }
 
 const COMMANDS: &[Command] = &[
-    Command { names: &["cont", "c"], arguments: "", about: "resume emulation", run: |m, _| {
-        m.cont();
-        String::new()
-    } },
+    Command {
+        names: &["cont", "c"],
+        arguments: "",
+        about: "resume emulation",
+        run: |m, _| {
+            m.cont();
+            String::new()
+        },
+    },
     Command { names: &["help", "?"], arguments: "", about: "show this help", run: |_, _| help() },
     Command { names: &["info"], arguments: "registers|status|version", about: "show information", run: info },
     Command { names: &["quit", "q"], arguments: "", about: "quit the emulator", run: |_, _| exit::request() },
-    Command { names: &["stop", "s"], arguments: "", about: "stop emulation", run: |m, _| {
-        m.stop();
-        String::new()
-    } },
-    Command { names: &["system_reset"], arguments: "", about: "reset the system", run: |m, _| {
-        m.reset();
-        String::new()
-    } },
+    Command {
+        names: &["stop", "s"],
+        arguments: "",
+        about: "stop emulation",
+        run: |m, _| {
+            m.stop();
+            String::new()
+        },
+    },
+    Command {
+        names: &["system_reset"],
+        arguments: "",
+        about: "reset the system",
+        run: |m, _| {
+            m.reset();
+            String::new()
+        },
+    },
 ];
 
 fn help() -> String {
