@@ -36,7 +36,7 @@ fn wrong_options_are_refused_in_one_line_that_names_option_and_value() {
         (&["-enable-kvm"], "-enable-kvm: emu has no hardware virtualisation"),
         (&["-accel", "kvm"], "-accel kvm: kvm: emu has no hardware virtualisation"),
         (&["-machine", "q35"], "-machine q35: machine 'q35' is not implemented; nearest is 'pc'"),
-        (&["-cpu", "z80"], "-cpu z80: no CPU model 'z80'"),
+        (&["-cpu", "z80"], "-cpu z80: CPU model 'z80' does not exist"),
         (&["-device", "e1000"], "-device e1000: 'e1000' is not a valid device model name here"),
         (&["-drive", "file=x"], "-drive: not implemented"),
         (&["-hda", "x"], "-hda: not implemented"),

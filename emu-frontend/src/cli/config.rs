@@ -1,7 +1,7 @@
 //! From options to a configuration: every value checked, defaults filled in, contradictions refused.
 
 use super::chardev::{self, CharKind, CharSpec, CharTarget};
-use super::cpu::{self, CpuChoice};
+use super::cpu;
 use super::devices::{self, Devices};
 use super::error::{StartError, nearest};
 use super::machine::{self, Engine};
@@ -9,6 +9,7 @@ use super::options::Options;
 use super::time::{self, Icount, Rtc};
 use super::value::{KeyValues, parse_number};
 use crate::log::LogItems;
+use emu_core::cpu::model::CpuModel;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -55,7 +56,7 @@ pub struct Config {
     /// Bytes of guest RAM.
     pub memory: u64,
     /// Model and features.
-    pub cpu: CpuChoice,
+    pub cpu: CpuModel,
     /// Which engine executes the guest.
     pub engine: Engine,
     /// What boots.

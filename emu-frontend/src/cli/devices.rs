@@ -17,8 +17,6 @@ pub struct DebugExit {
 pub struct Debugcon {
     /// The port.
     pub base: u16,
-    /// What it reads as.
-    pub readback: u8,
     /// Where output goes; nowhere without one.
     pub chardev: Option<String>,
 }
@@ -26,7 +24,7 @@ pub struct Debugcon {
 impl Debugcon {
     /// At port E9h, as `-debugcon` puts it.
     pub fn at_default_port(chardev: Option<String>) -> Debugcon {
-        Debugcon { base: 0xe9, readback: 0xe9, chardev }
+        Debugcon { base: 0xe9, chardev }
     }
 }
 
@@ -67,7 +65,6 @@ const DRIVERS: &[Driver] = &[
         properties: &[
             ("chardev", "<str>     - ID of a chardev to use as a backend"),
             ("iobase", "<uint32>  -  (default: 0xe9)"),
-            ("readback", "<uint32>  -  (default: 0xe9)"),
         ],
     },
 ];
@@ -119,12 +116,14 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
             }
             "isa-debugcon" => {
                 let base = number(&mut v, "iobase", 0xffff, 0xe9)? as u16;
-                let readback = number(&mut v, "readback", 0xff, 0xe9)? as u8;
+                if let Some(value) = v.take_number("readback", 0xff)?.filter(|n| *n != 0xe9) {
+                    return Err(v.error(format!("'readback={value:#x}' is not implemented; the port reads as 0xe9")));
+                }
                 let chardev = v.take("chardev")?;
                 if let Some(id) = &chardev {
                     devices.users.push((text.clone(), id.clone()));
                 }
-                devices.debugcons.push(Debugcon { base, readback, chardev });
+                devices.debugcons.push(Debugcon { base, chardev });
             }
             _ => return Err(unknown(&v, &name)),
         }
