@@ -35,7 +35,9 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Op
             insns.push(invalid(start as u16, bits));
             break;
         }
-        insns.push(admit(cpu, Insn::new(&iced, 0, bits), &iced));
+        let mut insn = Insn::new(&iced, 0, bits);
+        insn.note_x87_opcode(&bytes[start..]);
+        insns.push(admit(cpu, insn, &iced));
         if iced.flow_control() != FlowControl::Next {
             break;
         }

@@ -19,7 +19,7 @@ use crate::cpu::rflags::AC;
 use crate::cpu::segment::{Seg, Segment};
 use crate::cpu::{CpuState, Width};
 use crate::decode::insn::Insn;
-use crate::irq::CpuPins;
+use crate::irq::{CpuPins, IrqLine};
 use crate::mem::{GuestMemory, Offset};
 use crate::mmu::tlb::{Bank, Tlb};
 use crate::mmu::walk::Access;
@@ -102,6 +102,8 @@ pub struct Vcpu {
     pub bus: Arc<Bus>,
     /// Guest memory.
     pub memory: Arc<GuestMemory>,
+    /// The FERR# output: an unmasked x87 exception is pending while CR0.NE is 0. A PC wires it to IRQ 13.
+    pub ferr: IrqLine,
     /// Asynchronous signals.
     pub pins: Arc<CpuPins>,
     /// What this processor can do.
@@ -143,6 +145,7 @@ impl Vcpu {
             fetch: run::FetchCache::default(),
             watching: false,
             memory: bus.memory().clone(),
+            ferr: IrqLine::unconnected(),
             pins: bus.pins().clone(),
             bus,
             model,

@@ -380,7 +380,9 @@ impl Vcpu {
             let mut decoder = Decoder::with_ip(bits, &bytes[..n], rip, self.model.decoder_options());
             let insn = decoder.decode();
             if !insn.is_invalid() {
-                return Ok(block::admit(self, Insn::new(&insn, rip, bits), &insn));
+                let mut repacked = Insn::new(&insn, rip, bits);
+                repacked.note_x87_opcode(&bytes);
+                return Ok(block::admit(self, repacked, &insn));
             }
             if decoder.last_error() != DecoderError::NoMoreBytes {
                 return Ok(block::invalid(0, bits));

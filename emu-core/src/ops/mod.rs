@@ -9,9 +9,11 @@ pub mod far;
 pub mod fast;
 pub mod integer;
 pub mod segment;
+pub mod sse_fp;
 pub mod stack;
 pub mod system;
 pub mod table;
+pub mod x87;
 
 use crate::cpu::fault::Fault;
 use crate::decode::insn::Insn;
