@@ -148,11 +148,13 @@ impl Vcpu {
             self.state.activity = Activity::Running;
             self.deliver(fault::NMI, Source::External);
             self.state.nmi_blocked = true;
-        } else if self.pins.get() & CpuPins::INTR != 0 && self.state.has(IF) && !self.state.interrupt_shadow {
-            if let Some(vector) = self.bus.acknowledge_interrupt() {
-                self.state.activity = Activity::Running;
-                self.deliver(vector, Source::External);
-            }
+        } else if self.pins.get() & CpuPins::INTR != 0
+            && self.state.has(IF)
+            && !self.state.interrupt_shadow
+            && let Some(vector) = self.bus.acknowledge_interrupt()
+        {
+            self.state.activity = Activity::Running;
+            self.deliver(vector, Source::External);
         }
         match self.state.activity {
             Activity::Running => None,
