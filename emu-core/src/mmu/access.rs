@@ -81,8 +81,8 @@ scalar!(u8, u16, u32, u64, u128);
 impl Scalar for Xmm {
     const SIZE: u64 = 16;
     #[inline(always)]
-    fn from_le(self) -> Xmm {
-        self
+    fn from_le(value: Xmm) -> Xmm {
+        value
     }
     #[inline(always)]
     fn to_le(self) -> Xmm {
