@@ -70,6 +70,24 @@ impl Fault {
         Fault::with_code(GP, u32::from(selector & !3))
     }
 
+    /// `vector` with the error code of `selector`: RPL masked off.
+    #[cold]
+    pub fn selector(vector: u8, selector: u16) -> Fault {
+        Fault::with_code(vector, u32::from(selector & !3))
+    }
+
+    /// The same fault, met while delivering an event external to the program: error codes have EXT set (SDM Vol. 3A
+    /// 6.13). The error codes of #PF and #AC have another format.
+    #[cold]
+    pub fn external(self) -> Fault {
+        match self {
+            Fault::Exception { vector: vector @ (TS | NP | SS | GP), error: Some(error), address } => {
+                Fault::Exception { vector, error: Some(error | 1), address }
+            }
+            other => other,
+        }
+    }
+
     /// #UD.
     #[cold]
     pub fn ud() -> Fault {

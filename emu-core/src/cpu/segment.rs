@@ -87,6 +87,35 @@ impl Segment {
         }
     }
 
+    /// A segment register loaded with a null selector.
+    pub fn null(selector: u16) -> Segment {
+        Segment { selector, base: 0, limit: 0, attributes: 0, unusable: true }
+    }
+
+    /// Whether all of `size` (0 counts as 1) bytes at `offset` are inside the limit (SDM Vol. 3A 5.3).
+    #[inline]
+    pub fn covers(&self, offset: u64, size: u64) -> bool {
+        let last = offset.wrapping_add(size.max(1) - 1);
+        let expand_down =
+            self.attributes & (Segment::CODE | Segment::EXPAND_DOWN | Segment::S) == Segment::EXPAND_DOWN | Segment::S;
+        if expand_down {
+            let top = if self.is(Segment::DB) { 0xffff_ffff } else { 0xffff };
+            offset > u64::from(self.limit) && last <= top
+        } else {
+            last <= u64::from(self.limit)
+        }
+    }
+
+    /// Data that can be written.
+    pub fn is_writable_data(&self) -> bool {
+        self.attributes & (Segment::S | Segment::CODE | Segment::RW) == Segment::S | Segment::RW
+    }
+
+    /// Conforming code.
+    pub fn is_conforming_code(&self) -> bool {
+        self.is_code() && self.is(Segment::CONFORMING)
+    }
+
     /// Descriptor privilege level.
     pub fn dpl(&self) -> u8 {
         (self.attributes >> 5 & 3) as u8
@@ -114,6 +143,65 @@ impl Segment {
             && self.limit == u32::MAX
             && self.attributes & (Segment::S | Segment::CODE | Segment::RW | Segment::EXPAND_DOWN | Segment::P)
                 == Segment::S | Segment::RW | Segment::P
+    }
+}
+
+/// Types of system descriptors (SDM Vol. 3A table 3-2).
+#[allow(missing_docs)]
+pub mod system {
+    pub const TSS16_AVAILABLE: u8 = 1;
+    pub const LDT: u8 = 2;
+    pub const TSS16_BUSY: u8 = 3;
+    pub const CALL_GATE16: u8 = 4;
+    pub const TASK_GATE: u8 = 5;
+    pub const INTERRUPT_GATE16: u8 = 6;
+    pub const TRAP_GATE16: u8 = 7;
+    pub const TSS32_AVAILABLE: u8 = 9;
+    pub const TSS32_BUSY: u8 = 11;
+    pub const CALL_GATE32: u8 = 12;
+    pub const INTERRUPT_GATE32: u8 = 14;
+    pub const TRAP_GATE32: u8 = 15;
+    /// What makes an available TSS busy.
+    pub const BUSY: u8 = 2;
+}
+
+/// A gate descriptor (SDM Vol. 3A figures 5-8 and 6-2). The upper half of 64-bit gates is given separately.
+///
+/// ```text
+///  63      48 47 46..45 44 43..40 39..37 36..32      31      16 15       0
+///  offset hi  P  DPL    0  type   0      count / IST  selector   offset lo
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// The destination: code segment or TSS.
+    pub selector: u16,
+    /// Entry point.
+    pub offset: u64,
+    /// One of [`system`]; 16 and above for code and data descriptors.
+    pub kind: u8,
+    /// Descriptor privilege level.
+    pub dpl: u8,
+    /// Present.
+    pub present: bool,
+    /// Call gates: parameters to copy; 64-bit interrupt gates: the IST index.
+    pub count: u8,
+}
+
+impl Gate {
+    /// The gate `low`, with `high` as offset bits 32 to 63 of a 64-bit gate.
+    pub fn new(low: u64, high: u32) -> Gate {
+        let kind = (low >> 40 & 0x1f) as u8;
+        let offset = (low & 0xffff) | u64::from(high) << 32;
+        // 16-bit gates have no upper offset.
+        let upper = if kind & 8 != 0 { low >> 32 & 0xffff_0000 } else { 0 };
+        Gate {
+            selector: (low >> 16) as u16,
+            offset: offset | upper,
+            kind,
+            dpl: (low >> 45 & 3) as u8,
+            present: low >> 47 & 1 != 0,
+            count: (low >> 32 & 0x1f) as u8,
+        }
     }
 }
 

@@ -6,8 +6,7 @@ use crate::exec::cache::Block;
 use crate::exec::handlers;
 use crate::exec::thread::Op;
 use crate::mem::Offset;
-use crate::ops::fast::jump;
-use iced_x86::{Code, Decoder, DecoderError, FlowControl, Instruction};
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
 use std::cell::Cell;
 
 /// Instructions in a block at most.
@@ -17,7 +16,7 @@ const MOST: usize = 64;
 /// if the first instruction crosses into the next page.
 pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Option<Box<Block>> {
     let bits = cpu.state.code_bits();
-    let mut decoder = Decoder::with_ip(bits, bytes, 0, cpu.model.decoder_options());
+    let mut decoder = Decoder::with_ip(bits, bytes, 0, DecoderOptions::NONE);
     let mut insns = Vec::new();
     let mut iced = Instruction::default();
     while insns.len() < MOST && decoder.can_decode() {
@@ -35,9 +34,7 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Op
             insns.push(invalid(start as u16, bits));
             break;
         }
-        let mut insn = Insn::new(&iced, 0, bits);
-        insn.note_x87_opcode(&bytes[start..]);
-        insns.push(admit(cpu, insn, &iced));
+        insns.push(admit(cpu, Insn::new(&iced, 0, bits), &iced));
         if iced.flow_control() != FlowControl::Next {
             break;
         }
@@ -52,8 +49,7 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Op
     ops[0].imm = count as i32;
     handlers::specialise(cpu, &insns, &mut ops);
     // Whatever the last instruction is, the op behind it leaves: `OpRef::next` relies on it.
-    let leave = jump::pick_fall_through(cpu.mode).unwrap_or(handlers::fall_through);
-    let mut last = Op::new(leave, (count - 1) as u16);
+    let mut last = Op::new(handlers::fall_through, (count - 1) as u16);
     last.imm = len as i32;
     ops.push(last);
     Some(Box::new(Block { ops: ops.into(), insns: insns.into(), offset, len, stale: Cell::new(false) }))

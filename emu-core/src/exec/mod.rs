@@ -6,9 +6,12 @@
 //! ```
 
 pub mod cache;
+pub mod descriptor;
 pub mod handlers;
 pub mod interrupt;
 pub mod run;
+pub mod stack;
+pub mod task_switch;
 pub mod thread;
 
 use crate::bus::Bus;
@@ -19,7 +22,7 @@ use crate::cpu::rflags::AC;
 use crate::cpu::segment::{Seg, Segment};
 use crate::cpu::{CpuState, Width};
 use crate::decode::insn::Insn;
-use crate::irq::{CpuPins, IrqLine};
+use crate::irq::CpuPins;
 use crate::mem::{GuestMemory, Offset};
 use crate::mmu::tlb::{Bank, Tlb};
 use crate::mmu::walk::Access;
@@ -60,10 +63,6 @@ pub mod mode {
     pub const FPU: u16 = 1 << 5;
     /// SSE instructions need no check of CR0.EM, CR0.TS and CR4.OSFXSR.
     pub const SSE: u16 = 1 << 6;
-    /// FS covers all 4 GiB from wherever its base is, for reading and writing.
-    pub const FLAT_FS: u16 = 1 << 7;
-    /// Likewise GS.
-    pub const FLAT_GS: u16 = 1 << 8;
 }
 
 /// A virtual processor: architectural state and everything derived from it.
@@ -102,8 +101,6 @@ pub struct Vcpu {
     pub bus: Arc<Bus>,
     /// Guest memory.
     pub memory: Arc<GuestMemory>,
-    /// The FERR# output: an unmasked x87 exception is pending while CR0.NE is 0. A PC wires it to IRQ 13.
-    pub ferr: IrqLine,
     /// Asynchronous signals.
     pub pins: Arc<CpuPins>,
     /// What this processor can do.
@@ -145,7 +142,6 @@ impl Vcpu {
             fetch: run::FetchCache::default(),
             watching: false,
             memory: bus.memory().clone(),
-            ferr: IrqLine::unconnected(),
             pins: bus.pins().clone(),
             bus,
             model,
@@ -186,13 +182,6 @@ impl Vcpu {
                 && [Seg::Ds, Seg::Es, Seg::Ss].iter().all(|seg| s.segment(*seg).is_flat_data()));
         if flat {
             key |= mode::FLAT;
-        }
-        let covers = |seg| Segment { base: 0, ..*s.segment(seg) }.is_flat_data();
-        if flat && covers(Seg::Fs) {
-            key |= mode::FLAT_FS;
-        }
-        if flat && covers(Seg::Gs) {
-            key |= mode::FLAT_GS;
         }
         if s.cr0 & (CR0_EM | CR0_TS) == 0 {
             key |= mode::FPU;
@@ -316,6 +305,3 @@ impl Vcpu {
         Exit::FAULT
     }
 }
-
-#[cfg(test)]
-mod tests;

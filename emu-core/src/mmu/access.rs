@@ -52,7 +52,7 @@ pub trait Scalar: Copy {
     /// Bytes.
     const SIZE: u64;
     /// From little-endian.
-    fn from_le(value: Self) -> Self;
+    fn from_le(self) -> Self;
     /// To little-endian.
     fn to_le(self) -> Self;
     /// Zero-extends.
@@ -66,7 +66,7 @@ macro_rules! scalar {
         impl Scalar for $t {
             const SIZE: u64 = size_of::<$t>() as u64;
             #[inline(always)]
-            fn from_le(value: $t) -> $t { <$t>::from_le(value) }
+            fn from_le(self) -> $t { <$t>::from_le(self) }
             #[inline(always)]
             fn to_le(self) -> $t { <$t>::to_le(self) }
             #[inline(always)]
@@ -81,8 +81,8 @@ scalar!(u8, u16, u32, u64, u128);
 impl Scalar for Xmm {
     const SIZE: u64 = 16;
     #[inline(always)]
-    fn from_le(value: Xmm) -> Xmm {
-        value
+    fn from_le(self) -> Xmm {
+        self
     }
     #[inline(always)]
     fn to_le(self) -> Xmm {
@@ -136,15 +136,7 @@ impl Vcpu {
             return Ok(linear);
         }
         let s = self.state.segment(seg);
-        let last = offset.wrapping_add(size.max(1) - 1);
-        let within = if s.attributes & (Segment::CODE | Segment::EXPAND_DOWN | Segment::S)
-            == Segment::EXPAND_DOWN | Segment::S
-        {
-            let top = if s.is(Segment::DB) { 0xffff_ffff } else { 0xffff };
-            offset > u64::from(s.limit) && last <= top
-        } else {
-            last <= u64::from(s.limit)
-        };
+        let within = s.covers(offset, size);
         let allowed = self.state.real_or_v86()
             || match access {
                 _ if s.unusable => false,
@@ -279,7 +271,7 @@ impl Vcpu {
     pub fn read_bytes(&mut self, linear: u64, bytes: &mut [u8], privilege: Privilege) -> Result<(), Fault> {
         if self.crosses(linear, bytes.len()) {
             let split = (0x1000 - (linear & 0xfff)) as usize;
-            let next = self.wrap_linear(linear.wrapping_add(split as u64));
+            let next = self.following(linear, split as u64);
             self.translate(linear, Access::Read, privilege)?;
             self.probe(next, bytes.len() - split, Access::Read, privilege)?;
             let (head, tail) = bytes.split_at_mut(split);
@@ -301,7 +293,7 @@ impl Vcpu {
     pub fn write_bytes(&mut self, linear: u64, bytes: &[u8], privilege: Privilege) -> Result<(), Fault> {
         if self.crosses(linear, bytes.len()) {
             let split = (0x1000 - (linear & 0xfff)) as usize;
-            let next = self.wrap_linear(linear.wrapping_add(split as u64));
+            let next = self.following(linear, split as u64);
             self.translate(linear, Access::Write, privilege)?;
             self.probe(next, bytes.len() - split, Access::Write, privilege)?;
             let (head, tail) = bytes.split_at(split);
@@ -326,7 +318,7 @@ impl Vcpu {
         while left > 0 {
             self.translate(at, access, privilege)?;
             let n = ((0x1000 - (at & 0xfff)) as usize).min(left);
-            at = self.wrap_linear(at.wrapping_add(n as u64));
+            at = self.following(at, n as u64);
             left -= n;
         }
         Ok(())
@@ -336,6 +328,13 @@ impl Vcpu {
     #[inline]
     pub fn wrap_linear(&self, linear: u64) -> u64 {
         if self.state.code64() { linear } else { linear & 0xffff_ffff }
+    }
+
+    /// `n` bytes behind `linear`, which is itself a linear address already: system structures and the stacks of
+    /// interrupt handlers lie above 4 GiB even while compatibility-mode code runs.
+    fn following(&self, linear: u64, n: u64) -> u64 {
+        let next = linear.wrapping_add(n);
+        if linear >> 32 == 0 { self.wrap_linear(next) } else { next }
     }
 
     fn crosses(&self, linear: u64, len: usize) -> bool {

@@ -3,4 +3,3 @@
 pub mod ioapic;
 pub mod lapic;
 pub mod pic;
-pub mod wired_or;

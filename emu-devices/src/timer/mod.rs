@@ -1,4 +1,3 @@
 //! Timers.
 
-pub mod acpi_pm;
 pub mod pit;

@@ -14,8 +14,7 @@ mod transcendental;
 
 pub use arithmetic::{add, compare_ordered, compare_unordered, div, mul, sqrt, sub};
 pub use convert::{
-    BCD_INDEFINITE, from_bcd, from_double, from_int, from_single, to_bcd, to_double, to_int, to_int_truncated,
-    to_single, widen_double, widen_single,
+    from_bcd, from_double, from_int, from_single, to_bcd, to_double, to_int, to_int_truncated, to_single,
 };
 pub use remainder::{Remainder, extract, ieee_remainder, partial_remainder, round_to_integral, scale};
 pub use transcendental::{
@@ -24,7 +23,6 @@ pub use transcendental::{
 
 use super::wide::{Finite, Wide, round_significand};
 use super::{Rounding, flags};
-use serde::{Deserialize, Serialize};
 
 /// A value in the extended format, which has an explicit integer bit:
 ///
@@ -35,7 +33,7 @@ use serde::{Deserialize, Serialize};
 /// +----+----------+---+-----------------------+
 ///  \-- sign_exp --/\------ significand ------/
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct F80 {
     /// Sign in bit 15, exponent biased by 16383 below.
     pub sign_exp: u16,

@@ -1,1 +1,0 @@
-//! Specialised handlers of scalar and packed floating-point instructions.

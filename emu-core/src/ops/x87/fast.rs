@@ -1,1 +1,0 @@
-//! Specialised handlers of x87 instructions.
