@@ -9,6 +9,7 @@ pub mod cache;
 pub mod descriptor;
 pub mod handlers;
 pub mod interrupt;
+pub mod postmortem;
 pub mod run;
 pub mod stack;
 pub mod task_switch;
@@ -90,6 +91,10 @@ pub struct Vcpu {
     pub(crate) after: i64,
     /// Address of the instruction that is executing, for faults.
     pub insn_rip: u64,
+    /// The faults of the last delivery, first to last.
+    pub(crate) chain: Vec<postmortem::Raised>,
+    /// Where the dispatcher has been.
+    pub(crate) recent: postmortem::Recent,
     /// The fault that made threaded code leave.
     pub(crate) fault: Option<Fault>,
     /// Number of the address space, for `jump_tag`.
@@ -137,6 +142,8 @@ impl Vcpu {
             granted: 0,
             after: 0,
             insn_rip: 0,
+            chain: Vec::new(),
+            recent: postmortem::Recent::default(),
             fault: None,
             space: 0,
             fetch: run::FetchCache::default(),

@@ -2,6 +2,7 @@
 
 use super::cache::Found;
 use super::interrupt::Source;
+use super::postmortem::Raised;
 use super::thread::{self, Exit, OpRef};
 use super::{RunExit, Vcpu};
 use crate::cpu::Activity;
@@ -178,6 +179,7 @@ impl Vcpu {
         self.leave = true;
         self.state.interrupt_shadow = false;
         self.state.debug_shadow = false;
+        self.chain.clear();
         let mut current = first;
         let mut previous: Option<u8> = None;
         loop {
@@ -189,6 +191,11 @@ impl Vcpu {
                     return;
                 }
             };
+            self.chain.push(Raised {
+                fault: current,
+                at: (self.state.segment(Seg::Cs).selector, self.insn_rip),
+                rsp: self.state.regs.gpr(crate::cpu::regs::RSP),
+            });
             let vector = match previous {
                 Some(fault::DF) if contributory(vector) || vector == fault::PF => {
                     self.state.activity = Activity::Shutdown;
@@ -300,6 +307,7 @@ impl Vcpu {
         if let Some(entry) = self.cache.jump(rip, self.jump_tag) {
             return Ok(Lookup::Block(entry));
         }
+        self.recent.note(rip);
         self.check_rip(rip, 1)?;
         let linear = self.code_linear(rip);
         let Some(offset) = self.translate_code(linear)? else { return Ok(Lookup::Step) };
