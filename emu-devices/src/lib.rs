@@ -3,7 +3,9 @@
 pub mod board;
 pub mod char;
 pub mod intc;
+pub mod pci;
 pub mod port92;
+pub mod rtc;
 pub mod shared;
 pub mod testbench;
 pub mod timer;

@@ -1,2 +1,18 @@
 //! The binary `emu`.
-fn main() {}
+
+mod char;
+mod cli;
+mod daemon;
+mod dev;
+mod exit;
+mod log;
+mod machine;
+mod monitor;
+mod report;
+mod run;
+mod signals;
+mod start;
+
+fn main() {
+    start::main(&std::env::args_os().collect::<Vec<_>>())
+}

@@ -75,13 +75,17 @@ impl BootCase {
     }
 
     fn parse_line(&mut self, line: &str) -> Result<(), String> {
-        if let Some((mark, text)) = line.split_once(' ') {
-            match mark {
-                "<" => return Ok(self.steps.push(Step::Expect(text.to_owned()))),
-                ">" => return Ok(self.steps.push(Step::Send(text.to_owned()))),
-                "!" => return Ok(self.never.push(text.to_owned())),
-                _ => {}
-            }
+        if let Some(text) = line.strip_prefix("< ") {
+            self.steps.push(Step::Expect(text.to_owned()));
+            return Ok(());
+        }
+        if let Some(text) = line.strip_prefix("> ") {
+            self.steps.push(Step::Send(text.to_owned()));
+            return Ok(());
+        }
+        if let Some(text) = line.strip_prefix("! ") {
+            self.never.push(text.to_owned());
+            return Ok(());
         }
         let (key, value) = line.split_once(": ").ok_or_else(|| format!("neither a step nor 'key: value': {line}"))?;
         let number = || value.parse::<u32>().map_err(|_| format!("{key} wants a number, not '{value}'"));

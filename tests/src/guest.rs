@@ -73,18 +73,21 @@ pub fn cached(arch: &str, name: &str) -> Result<PathBuf, GuestError> {
 pub struct Guest {
     child: Child,
     keyboard: Option<ChildStdin>,
-    console: Receiver<Vec<u8>>,
+    console: Receiver<(Instant, Vec<u8>)>,
     errors: Option<JoinHandle<String>>,
     transcript: Vec<u8>,
     /// How much of the transcript earlier expectations have used up.
     used: usize,
     deadline: Instant,
+    arrival: Instant,
 }
 
 impl Guest {
     /// Starts `command`, whose standard input and output are the guest's serial console; all of the conversation has to happen
     /// within `limit`.
     pub fn start(command: &mut Command, limit: Duration) -> Result<Self, GuestError> {
+        let started = Instant::now();
+        let deadline = started + limit;
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| {
                 GuestError::new(format!("cannot start {}: {error}", command.get_program().display()))
@@ -95,7 +98,7 @@ impl Guest {
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = output.read(&mut buffer) {
-                if sender.send(buffer[..length].to_vec()).is_err() {
+                if sender.send((Instant::now(), buffer[..length].to_vec())).is_err() {
                     break;
                 }
             }
@@ -106,8 +109,16 @@ impl Guest {
             let _ = errors.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
-        let deadline = Instant::now() + limit;
-        Ok(Self { child, keyboard, console, errors: Some(errors), transcript: Vec::new(), used: 0, deadline })
+        Ok(Self {
+            child,
+            keyboard,
+            console,
+            errors: Some(errors),
+            transcript: Vec::new(),
+            used: 0,
+            deadline,
+            arrival: started,
+        })
     }
 
     /// Waits for `text` on the console and returns what came before it since the last expectation.
@@ -120,7 +131,7 @@ impl Guest {
                 return Ok(before);
             }
             match self.console.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => self.transcript.extend_from_slice(&bytes),
+                Ok((at, bytes)) => self.take(at, &bytes),
                 Err(RecvTimeoutError::Timeout) => return Err(self.failure(format!("waited in vain for {text:?}"))),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.failure(format!("ended before {text:?} came"))),
             }
@@ -147,7 +158,7 @@ impl Guest {
     pub fn wait(&mut self) -> Result<ExitStatus, GuestError> {
         loop {
             match self.console.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => self.transcript.extend_from_slice(&bytes),
+                Ok((at, bytes)) => self.take(at, &bytes),
                 Err(RecvTimeoutError::Timeout) => return Err(self.failure("did not end".to_owned())),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -168,9 +179,24 @@ impl Guest {
         &self.transcript
     }
 
+    /// When the text of the last successful expectation came, by the host's clock; when the process was started, before any.
+    pub fn arrival(&self) -> Instant {
+        self.arrival
+    }
+
+    /// The identifier of the machine's process.
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the process wrote to its standard error; waits for the end of the process.
     pub fn errors(&mut self) -> String {
         self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+
+    fn take(&mut self, arrival: Instant, bytes: &[u8]) {
+        self.arrival = arrival;
+        self.transcript.extend_from_slice(bytes);
     }
 
     /// An error that shows the end of the console's text and what the process said on standard error.

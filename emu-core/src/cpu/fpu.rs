@@ -2,14 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An 80-bit value as the registers hold it: sign and exponent, and the significand with its explicit integer bit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct St {
-    /// Sign in bit 15, biased exponent below.
-    pub sign_exp: u16,
-    /// Significand; MMX registers are these 64 bits.
-    pub significand: u64,
-}
+/// An 80-bit value as the registers hold it; MMX registers are its significand.
+pub use crate::softfloat::F80 as St;
 
 /// Registers of the FPU.
 #[derive(Clone, Debug, Serialize, Deserialize)]

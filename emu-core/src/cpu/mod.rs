@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod fault;
+pub mod features;
 pub mod fpu;
 pub mod model;
 pub mod regs;
@@ -145,6 +146,8 @@ pub struct CpuState {
     pub cr2: u64,
     pub cr3: u64,
     pub cr4: u64,
+    /// The PAE page-directory-pointer-table entries that were loaded with CR3 (SDM Vol. 3A 4.4.1).
+    pub pdptes: [u64; 4],
     /// DR0 to DR3, unused, unused, DR6, DR7.
     pub dr: [u64; 8],
     pub xcr0: u64,
@@ -179,6 +182,7 @@ impl CpuState {
             cr2: 0,
             cr3: 0,
             cr4: 0,
+            pdptes: [0; 4],
             dr: [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400],
             xcr0: 1,
             msrs: Msrs { pat: 0x0007_0406_0007_0406, misc_enable: 1, ..Msrs::default() },

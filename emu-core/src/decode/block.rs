@@ -6,7 +6,8 @@ use crate::exec::cache::Block;
 use crate::exec::handlers;
 use crate::exec::thread::Op;
 use crate::mem::Offset;
-use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
+use crate::ops::fast::jump;
+use iced_x86::{Code, Decoder, DecoderError, FlowControl, Instruction};
 use std::cell::Cell;
 
 /// Instructions in a block at most.
@@ -16,7 +17,7 @@ const MOST: usize = 64;
 /// if the first instruction crosses into the next page.
 pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Option<Box<Block>> {
     let bits = cpu.state.code_bits();
-    let mut decoder = Decoder::with_ip(bits, bytes, 0, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(bits, bytes, 0, cpu.model.decoder_options());
     let mut insns = Vec::new();
     let mut iced = Instruction::default();
     while insns.len() < MOST && decoder.can_decode() {
@@ -34,7 +35,9 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Op
             insns.push(invalid(start as u16, bits));
             break;
         }
-        insns.push(admit(cpu, Insn::new(&iced, 0, bits), &iced));
+        let mut insn = Insn::new(&iced, 0, bits);
+        insn.note_x87_opcode(&bytes[start..]);
+        insns.push(admit(cpu, insn, &iced));
         if iced.flow_control() != FlowControl::Next {
             break;
         }
@@ -49,7 +52,8 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Op
     ops[0].imm = count as i32;
     handlers::specialise(cpu, &insns, &mut ops);
     // Whatever the last instruction is, the op behind it leaves: `OpRef::next` relies on it.
-    let mut last = Op::new(handlers::fall_through, (count - 1) as u16);
+    let leave = jump::pick_fall_through(cpu.mode).unwrap_or(handlers::fall_through);
+    let mut last = Op::new(leave, (count - 1) as u16);
     last.imm = len as i32;
     ops.push(last);
     Some(Box::new(Block { ops: ops.into(), insns: insns.into(), offset, len, stale: Cell::new(false) }))

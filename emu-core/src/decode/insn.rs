@@ -256,6 +256,17 @@ impl Insn {
         }
     }
 
+    /// Keeps the 11-bit opcode of an x87 instruction (for FOP) in `imm2`, which no such instruction uses. `bytes` begin
+    /// with the instruction.
+    pub fn note_x87_opcode(&mut self, bytes: &[u8]) {
+        let is_prefix =
+            |byte: &u8| matches!(byte, 0x26 | 0x2E | 0x36 | 0x3E | 0x40..=0x4F | 0x64..=0x67 | 0xF0 | 0xF2 | 0xF3);
+        let mut opcode = bytes.iter().skip_while(|byte| is_prefix(byte));
+        if let (Some(escape @ 0xD8..=0xDF), Some(modrm)) = (opcode.next(), opcode.next()) {
+            self.imm2 = u16::from(escape & 7) << 8 | u16::from(*modrm);
+        }
+    }
+
     /// The bytes of the memory operand.
     pub fn mem_size(&self) -> u8 {
         self.ops.iter().find(|o| o.kind == Kind::Mem).map_or(0, |o| o.size)

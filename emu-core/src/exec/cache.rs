@@ -72,6 +72,8 @@ pub enum Found {
 pub struct BlockCache {
     blocks: Map<u64, Option<Box<Block>>>,
     pages: Map<usize, Vec<u64>>,
+    /// Boxed because links still lead to them: they must not move.
+    #[allow(clippy::vec_box)]
     graveyard: Vec<Box<Block>>,
     jumps: Box<[Jump; 1 << JUMP_BITS]>,
     /// Decoded instructions, about 90 bytes each, that lead to a collection of everything.

@@ -31,11 +31,11 @@ pub fn stale(cpu: &mut Vcpu, _: OpRef) -> Exit {
     Exit::LOOKUP
 }
 
-/// The end of a block whose last instruction does not jump.
+/// The end of a block whose last instruction does not jump, where blocks are not linked.
 pub fn fall_through(cpu: &mut Vcpu, op: OpRef) -> Exit {
     let mask = if cpu.mode & super::mode::CODE == 2 { u64::MAX } else { 0xffff_ffff };
-    let target = cpu.state.regs.get64(BLOCK_RIP).wrapping_add(op.imm as u64) & mask;
-    chain(cpu, target)
+    cpu.state.rip = cpu.state.regs.get64(BLOCK_RIP).wrapping_add(op.imm as u64) & mask;
+    Exit::LOOKUP
 }
 
 /// Goes on at `target` without the dispatcher if the jump cache knows it.

@@ -23,7 +23,7 @@ use crate::cpu::rflags::AC;
 use crate::cpu::segment::{Seg, Segment};
 use crate::cpu::{CpuState, Width};
 use crate::decode::insn::Insn;
-use crate::irq::CpuPins;
+use crate::irq::{CpuPins, IrqLine};
 use crate::mem::{GuestMemory, Offset};
 use crate::mmu::tlb::{Bank, Tlb};
 use crate::mmu::walk::Access;
@@ -64,6 +64,10 @@ pub mod mode {
     pub const FPU: u16 = 1 << 5;
     /// SSE instructions need no check of CR0.EM, CR0.TS and CR4.OSFXSR.
     pub const SSE: u16 = 1 << 6;
+    /// FS covers all 4 GiB from wherever its base is, for reading and writing.
+    pub const FLAT_FS: u16 = 1 << 7;
+    /// Likewise GS.
+    pub const FLAT_GS: u16 = 1 << 8;
 }
 
 /// A virtual processor: architectural state and everything derived from it.
@@ -106,6 +110,8 @@ pub struct Vcpu {
     pub bus: Arc<Bus>,
     /// Guest memory.
     pub memory: Arc<GuestMemory>,
+    /// The FERR# output: an unmasked x87 exception is pending while CR0.NE is 0. A PC wires it to IRQ 13.
+    pub ferr: IrqLine,
     /// Asynchronous signals.
     pub pins: Arc<CpuPins>,
     /// What this processor can do.
@@ -149,6 +155,7 @@ impl Vcpu {
             fetch: run::FetchCache::default(),
             watching: false,
             memory: bus.memory().clone(),
+            ferr: IrqLine::unconnected(),
             pins: bus.pins().clone(),
             bus,
             model,
@@ -189,6 +196,13 @@ impl Vcpu {
                 && [Seg::Ds, Seg::Es, Seg::Ss].iter().all(|seg| s.segment(*seg).is_flat_data()));
         if flat {
             key |= mode::FLAT;
+        }
+        let covers = |seg| Segment { base: 0, ..*s.segment(seg) }.is_flat_data();
+        if flat && covers(Seg::Fs) {
+            key |= mode::FLAT_FS;
+        }
+        if flat && covers(Seg::Gs) {
+            key |= mode::FLAT_GS;
         }
         if s.cr0 & (CR0_EM | CR0_TS) == 0 {
             key |= mode::FPU;
@@ -312,3 +326,6 @@ impl Vcpu {
         Exit::FAULT
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use crate::decode::insn::Insn;
 use crate::irq::CpuPins;
 use crate::mem::Offset;
 use crate::mmu::walk::{Access, walk};
-use iced_x86::{Decoder, DecoderError, DecoderOptions};
+use iced_x86::{Decoder, DecoderError};
 
 /// DR6.BS: a single-step trap.
 pub const DR6_BS: u64 = 1 << 14;
@@ -149,11 +149,13 @@ impl Vcpu {
             self.state.activity = Activity::Running;
             self.deliver(fault::NMI, Source::External);
             self.state.nmi_blocked = true;
-        } else if self.pins.get() & CpuPins::INTR != 0 && self.state.has(IF) && !self.state.interrupt_shadow {
-            if let Some(vector) = self.bus.acknowledge_interrupt() {
-                self.state.activity = Activity::Running;
-                self.deliver(vector, Source::External);
-            }
+        } else if self.pins.get() & CpuPins::INTR != 0
+            && self.state.has(IF)
+            && !self.state.interrupt_shadow
+            && let Some(vector) = self.bus.acknowledge_interrupt()
+        {
+            self.state.activity = Activity::Running;
+            self.deliver(vector, Source::External);
         }
         match self.state.activity {
             Activity::Running => None,
@@ -304,7 +306,7 @@ impl Vcpu {
     }
 
     fn lookup(&mut self, rip: u64) -> Result<Lookup, Fault> {
-        if let Some(entry) = self.cache.jump(rip, self.jump_tag) {
+        if let Some(entry) = self.cache.jump(rip, self.jump_tag).filter(|entry| !entry.block().stale.get()) {
             return Ok(Lookup::Block(entry));
         }
         self.recent.note(rip);
@@ -343,6 +345,14 @@ impl Vcpu {
         Ok(Lookup::Block(entry))
     }
 
+    /// The block at `rip`, to link a jump to; `None` if the dispatcher must look at it.
+    pub(crate) fn linkable(&mut self, rip: u64) -> Option<OpRef> {
+        match self.lookup(rip) {
+            Ok(Lookup::Block(entry)) => Some(entry),
+            _ => None,
+        }
+    }
+
     /// #GP(0) if `len` bytes of code at `rip` are beyond CS's limit or not canonical.
     fn check_rip(&self, rip: u64, len: u64) -> Result<(), Fault> {
         let ok = if self.state.code64() {
@@ -377,10 +387,12 @@ impl Vcpu {
                 }
             }
             n += end;
-            let mut decoder = Decoder::with_ip(bits, &bytes[..n], rip, DecoderOptions::NONE);
+            let mut decoder = Decoder::with_ip(bits, &bytes[..n], rip, self.model.decoder_options());
             let insn = decoder.decode();
             if !insn.is_invalid() {
-                return Ok(block::admit(self, Insn::new(&insn, rip, bits), &insn));
+                let mut repacked = Insn::new(&insn, rip, bits);
+                repacked.note_x87_opcode(&bytes);
+                return Ok(block::admit(self, repacked, &insn));
             }
             if decoder.last_error() != DecoderError::NoMoreBytes {
                 return Ok(block::invalid(0, bits));

@@ -52,7 +52,7 @@ pub trait Scalar: Copy {
     /// Bytes.
     const SIZE: u64;
     /// From little-endian.
-    fn from_le(self) -> Self;
+    fn from_le(value: Self) -> Self;
     /// To little-endian.
     fn to_le(self) -> Self;
     /// Zero-extends.
@@ -66,7 +66,7 @@ macro_rules! scalar {
         impl Scalar for $t {
             const SIZE: u64 = size_of::<$t>() as u64;
             #[inline(always)]
-            fn from_le(self) -> $t { <$t>::from_le(self) }
+            fn from_le(value: $t) -> $t { <$t>::from_le(value) }
             #[inline(always)]
             fn to_le(self) -> $t { <$t>::to_le(self) }
             #[inline(always)]
@@ -81,8 +81,8 @@ scalar!(u8, u16, u32, u64, u128);
 impl Scalar for Xmm {
     const SIZE: u64 = 16;
     #[inline(always)]
-    fn from_le(self) -> Xmm {
-        self
+    fn from_le(value: Xmm) -> Xmm {
+        value
     }
     #[inline(always)]
     fn to_le(self) -> Xmm {

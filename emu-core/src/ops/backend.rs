@@ -200,6 +200,8 @@ macro_rules! plain_operations {
     };
 }
 
+pub(crate) use plain_operations;
+
 /// Executes any form of an instruction in any mode, with all checks.
 pub struct Slow<'a> {
     cpu: &'a mut Vcpu,

@@ -12,9 +12,11 @@ pub mod integer;
 pub mod interrupt;
 pub mod io;
 pub mod segment;
+pub mod sse_fp;
 pub mod stack;
 pub mod system;
 pub mod table;
+pub mod x87;
 
 use crate::cpu::fault::Fault;
 use crate::decode::insn::Insn;

@@ -4,9 +4,9 @@
 //! [`GROUPS`] lists the groups. Adding an instruction is one row there and one function. Moves to and from segment,
 //! control and debug registers share their mnemonics with the plain ones and are told apart here.
 
-use super::{Exec, segment, system};
+use super::{Exec, segment, sse_fp, system};
 use crate::decode::insn::undefined;
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
 /// What the table says of an instruction.
 #[derive(Clone, Copy)]
@@ -23,12 +23,14 @@ const GROUPS: &[fn(Mnemonic) -> Option<Exec>] = &[
     segment::exec,
     super::flags::exec,
     super::io::exec,
+    super::sse_fp::exec,
+    super::x87::exec,
 ];
 
 /// The row of `i`; #UD for what emu does not have.
 pub fn row(i: &Instruction) -> Row {
     let m = i.mnemonic();
-    let exec = special_register(i).or_else(|| GROUPS.iter().find_map(|rows| rows(m)));
+    let exec = special_register(i).or_else(|| shared_mnemonic(i)).or_else(|| GROUPS.iter().find_map(|rows| rows(m)));
     Row { exec: exec.unwrap_or(undefined) }
 }
 
@@ -51,4 +53,12 @@ fn special_register(i: &Instruction) -> Option<Exec> {
             None
         }
     })
+}
+
+/// SSE instructions that share their mnemonic with a string instruction.
+fn shared_mnemonic(i: &Instruction) -> Option<Exec> {
+    match i.code() {
+        Code::Cmpsd_xmm_xmmm64_imm8 => Some(sse_fp::CMPSD),
+        _ => None,
+    }
 }

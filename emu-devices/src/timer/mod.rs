@@ -1,3 +1,4 @@
 //! Timers.
 
+pub mod acpi_pm;
 pub mod pit;

@@ -17,6 +17,28 @@ pub fn from_double(env: &mut X87Env, a: u64) -> F80 {
     from_scalar(env, a)
 }
 
+/// The value of a single precision operand of arithmetic, which raises nothing before the operation does: a signalling
+/// NaN stays one. The flag tells a denormal.
+#[inline]
+pub fn widen_single(a: u32) -> (F80, bool) {
+    widen(a)
+}
+
+/// As [`widen_single`], for double precision.
+#[inline]
+pub fn widen_double(a: u64) -> (F80, bool) {
+    widen(a)
+}
+
+#[inline]
+fn widen<T: Scalar>(a: T) -> (F80, bool) {
+    if a.is_signalling() {
+        let quiet = from_scalar(&mut X87Env::new(super::control::INITIAL), a);
+        return (F80 { significand: quiet.significand & !super::QUIET_BIT, ..quiet }, false);
+    }
+    (from_scalar(&mut X87Env::new(super::control::INITIAL), a), a.is_denormal())
+}
+
 #[inline]
 fn from_scalar<T: Scalar>(env: &mut X87Env, a: T) -> F80 {
     let bits: u64 = a.into();
@@ -203,12 +225,15 @@ pub fn from_bcd(bytes: [u8; 10]) -> F80 {
     if sign & 0x80 != 0 { value.negated() } else { value }
 }
 
+/// The packed BCD indefinite.
+pub const BCD_INDEFINITE: [u8; 10] = [0, 0, 0, 0, 0, 0, 0, 0xC0, 0xFF, 0xFF];
+
 /// FBSTP: rounds to an integer of at most 18 digits. Out of range: IE and the packed BCD indefinite.
 pub fn to_bcd(env: &mut X87Env, a: F80) -> [u8; 10] {
     const LARGEST: u64 = 999_999_999_999_999_999;
     let mut bytes = [0; 10];
     let Some(mut magnitude) = to_magnitude(env, a, LARGEST, env.rounding()) else {
-        return [0, 0, 0, 0, 0, 0, 0, 0xC0, 0xFF, 0xFF];
+        return BCD_INDEFINITE;
     };
     for byte in &mut bytes[..9] {
         let pair = (magnitude % 100) as u8;

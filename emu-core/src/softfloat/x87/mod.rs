@@ -14,7 +14,8 @@ mod transcendental;
 
 pub use arithmetic::{add, compare_ordered, compare_unordered, div, mul, sqrt, sub};
 pub use convert::{
-    from_bcd, from_double, from_int, from_single, to_bcd, to_double, to_int, to_int_truncated, to_single,
+    BCD_INDEFINITE, from_bcd, from_double, from_int, from_single, to_bcd, to_double, to_int, to_int_truncated,
+    to_single, widen_double, widen_single,
 };
 pub use remainder::{Remainder, extract, ieee_remainder, partial_remainder, round_to_integral, scale};
 pub use transcendental::{
@@ -23,6 +24,7 @@ pub use transcendental::{
 
 use super::wide::{Finite, Wide, round_significand};
 use super::{Rounding, flags};
+use serde::{Deserialize, Serialize};
 
 /// A value in the extended format, which has an explicit integer bit:
 ///
@@ -33,7 +35,7 @@ use super::{Rounding, flags};
 /// +----+----------+---+-----------------------+
 ///  \-- sign_exp --/\------ significand ------/
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct F80 {
     /// Sign in bit 15, exponent biased by 16383 below.
     pub sign_exp: u16,

@@ -1,0 +1,1 @@
+//! Specialised handlers of scalar and packed floating-point instructions.

@@ -1,0 +1,1 @@
+//! Specialised handlers of x87 instructions.

@@ -1,0 +1,80 @@
+//! PCI: configuration space, and the functions of the i440FX chip set.
+//!
+//! A function is a [`Device`] of the system bus with a configuration space that the host bridge reaches too. When the
+//! bridge writes to it, it has the function polled before the next guest instruction, and the function follows: it moves
+//! its BARs ([`config::BarMap`]) and whatever else its registers govern. Interrupts: [`piix3::Piix3Core::intx`].
+
+pub mod config;
+pub mod host_i440fx;
+pub mod piix3;
+pub mod piix4;
+
+use crate::shared::Shared;
+use config::ConfigSpace;
+use emu_core::bus::{Bus, DeviceId};
+use emu_core::device::Device;
+use std::collections::BTreeMap;
+
+/// A function's place on bus 0: device in bits 7 to 3, function in bits 2 to 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DevFn(pub u8);
+
+impl DevFn {
+    /// Device 0 to 31, function 0 to 7.
+    pub const fn new(device: u8, function: u8) -> DevFn {
+        DevFn((device & 31) << 3 | function & 7)
+    }
+
+    /// Device number.
+    pub const fn device(self) -> u8 {
+        self.0 >> 3
+    }
+}
+
+/// A device that is a PCI function.
+pub trait PciFunction: Device {
+    /// Its configuration space. Every call returns the same one.
+    fn config(&self) -> Shared<ConfigSpace>;
+}
+
+struct Slot {
+    config: Shared<ConfigSpace>,
+    /// Whom to poll after a write; `None` for the host bridge itself.
+    device: Option<DeviceId>,
+}
+
+/// PCI bus 0: which function is where. Clones are the same bus.
+#[derive(Clone, Default)]
+pub struct PciBus(Shared<BTreeMap<DevFn, Slot>>);
+
+impl PciBus {
+    /// A bus without functions.
+    pub fn new() -> PciBus {
+        PciBus::default()
+    }
+
+    /// Plugs `function` into the system bus, and into this bus at `place`.
+    pub fn plug(&self, bus: &Bus, place: DevFn, function: impl PciFunction + 'static) -> DeviceId {
+        let config = function.config();
+        let device = bus.attach(Box::new(function));
+        self.0.lock().insert(place, Slot { config, device: Some(device) });
+        device
+    }
+
+    fn insert_bridge(&self, config: Shared<ConfigSpace>) {
+        self.0.lock().insert(DevFn::new(0, 0), Slot { config, device: None });
+    }
+
+    /// A configuration read; all ones where there is no function.
+    fn read(&self, place: DevFn, offset: u8, size: u8) -> u32 {
+        self.0.lock().get(&place).map_or(u32::MAX, |slot| slot.config.lock().read(offset, size))
+    }
+
+    /// A configuration write; the device to poll.
+    fn write(&self, place: DevFn, offset: u8, size: u8, value: u32) -> Option<DeviceId> {
+        let slots = self.0.lock();
+        let slot = slots.get(&place)?;
+        slot.config.lock().write(offset, size, value);
+        slot.device
+    }
+}

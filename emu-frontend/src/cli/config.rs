@@ -1,0 +1,385 @@
+//! From options to a configuration: every value checked, defaults filled in, contradictions refused.
+
+use super::chardev::{self, CharKind, CharSpec, CharTarget};
+use super::cpu;
+use super::devices::{self, Devices};
+use super::error::{StartError, nearest};
+use super::machine::{self, Engine};
+use super::options::Options;
+use super::time::{self, Icount, Rtc};
+use super::value::{KeyValues, parse_number};
+use crate::log::LogItems;
+use emu_core::cpu::model::CpuModel;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Serial ports of a PC.
+pub const SERIAL_PORTS: usize = 4;
+
+/// A character device and the option that asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedChar {
+    /// Its description.
+    pub spec: CharSpec,
+    option: String,
+    text: String,
+}
+
+impl NamedChar {
+    /// An error about this device that names its option.
+    pub fn error(&self, problem: String) -> StartError {
+        match self.text.as_str() {
+            "" => StartError::option(&self.option, problem),
+            text => StartError::value(&self.option, text, problem),
+        }
+    }
+}
+
+/// Files to boot from RAM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootFiles {
+    /// `-kernel`.
+    pub kernel: PathBuf,
+    /// `-initrd`, still with commas.
+    pub initrd: Option<PathBuf>,
+    /// `-append`.
+    pub append: String,
+}
+
+/// Everything that a machine starts with.
+#[derive(Debug)]
+pub struct Config {
+    /// `-name`.
+    pub guest_name: Option<String>,
+    /// `-name ...,process=`.
+    pub process_name: Option<String>,
+    /// Bytes of guest RAM.
+    pub memory: u64,
+    /// Model and features.
+    pub cpu: CpuModel,
+    /// Which engine executes the guest.
+    pub engine: Engine,
+    /// What boots.
+    pub boot: BootFiles,
+    /// Character devices by id, those of `-serial` and its like among them.
+    pub chardevs: BTreeMap<String, NamedChar>,
+    /// The character device of each UART; `None`: no UART there.
+    pub serial: [Option<String>; SERIAL_PORTS],
+    /// The character devices that carry a monitor.
+    pub monitors: Vec<String>,
+    /// Test devices.
+    pub devices: Devices,
+    /// Guest reset ends the emulator.
+    pub no_reboot: bool,
+    /// Guest power-off stops the machine.
+    pub no_shutdown: bool,
+    /// Wait for `cont`.
+    pub paused: bool,
+    /// Date of the real-time clock.
+    pub rtc: Rtc,
+    /// Virtual time by instructions.
+    pub icount: Option<Icount>,
+    /// What to log.
+    pub log: LogItems,
+    /// Where to.
+    pub log_file: Option<PathBuf>,
+    /// `-pidfile`.
+    pub pidfile: Option<PathBuf>,
+    /// `-daemonize`.
+    pub daemonize: bool,
+    /// The escape character of multiplexed terminals; `None`: no escapes.
+    pub escape: Option<u8>,
+    /// One line each, for stderr.
+    pub warnings: Vec<String>,
+}
+
+/// What a command line comes to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A machine to run.
+    Run(Box<Config>),
+    /// Text for stdout, then exit status 0.
+    Print(String),
+}
+
+/// Checks `options`; `bits32`: the command is called qemu-system-i386.
+///
+/// # Errors
+/// The first value that is wrong.
+pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outcome, StartError> {
+    if let Some(text) = asked_help(program, options)? {
+        return Ok(Outcome::Print(text));
+    }
+    let mut warnings = Vec::new();
+    let mut machine = machine::parse(options, &mut warnings)?;
+    refuse_hardware_that_is_absent(options)?;
+    let mut devices = devices::parse(&options.device, &options.global, &mut warnings)?;
+    let characters = Characters::collect(options, &mut devices, &mut warnings)?;
+    for path in &options.data_dir {
+        warnings.push(format!("-L {path}: emu reads no data files; ignored"));
+    }
+    let boot = boot_files(options, &mut machine)?;
+    let (guest_name, process_name) = names(options.name.as_deref())?;
+    Ok(Outcome::Run(Box::new(Config {
+        guest_name,
+        process_name,
+        memory: machine::memory_size(&options.m)?,
+        cpu: cpu::parse(options.cpu.as_deref(), bits32)?,
+        engine: machine.engine,
+        boot,
+        chardevs: characters.chardevs,
+        serial: characters.serial,
+        monitors: characters.monitors,
+        devices,
+        no_reboot: options.no_reboot,
+        no_shutdown: options.no_shutdown,
+        paused: options.paused,
+        rtc: time::parse_rtc(&options.rtc)?,
+        icount: time::parse_icount(&options.icount)?,
+        log: LogItems::parse(&options.d)?,
+        log_file: options.log_file.clone(),
+        pidfile: options.pidfile.clone(),
+        daemonize: options.daemonize,
+        escape: escape(options.echr.as_deref())?,
+        warnings,
+    })))
+}
+
+/// The text for `help` as a value, if there is one.
+fn asked_help(program: &str, options: &Options) -> Result<Option<String>, StartError> {
+    let asks = |values: &[String]| values.iter().any(|v| KeyValues::parse("", v, "name").asks_for_help());
+    let one = |value: &Option<String>| value.as_deref().is_some_and(|v| v == "help" || v == "?");
+    Ok(Some(if options.help {
+        super::options::help_text(program)
+    } else if asks(&options.machine) {
+        machine::help().into()
+    } else if one(&options.cpu) {
+        cpu::help()
+    } else if asks(&options.accel) {
+        machine::accel_help().into()
+    } else if let Some(value) = options.device.iter().find(|v| KeyValues::parse("", v, "name").asks_for_help()) {
+        devices::help(value)?
+    } else if asks(&options.netdev) || asks(&options.nic) || asks(&options.net) {
+        "Available netdev backend types:\n".into()
+    } else if asks(&options.chardev) {
+        chardev::help()
+    } else if one(&options.display) {
+        "Available display backend types:\nnone\n".into()
+    } else if one(&options.vga) {
+        "none                 no graphic card (default)\n".into()
+    } else if options.d.iter().any(|v| v == "help" || v == "?") {
+        LogItems::help()
+    } else {
+        return Ok(None);
+    }))
+}
+
+fn refuse_hardware_that_is_absent(options: &Options) -> Result<(), StartError> {
+    let only_none = |option: &str, values: &[String]| match values.iter().find(|v| *v != "none") {
+        Some(value) => Err(StartError::value(option, value, "not implemented; implemented: none")),
+        None => Ok(()),
+    };
+    only_none("display", options.display.as_slice())?;
+    only_none("vga", options.vga.as_slice())?;
+    only_none("nic", &options.nic)?;
+    only_none("net", &options.net)?;
+    only_none("parallel", &options.parallel)?;
+    match options.netdev.first() {
+        Some(value) => {
+            Err(StartError::value("netdev", value, "no network back end is implemented; nearest is -nic none"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn boot_files(options: &Options, machine: &mut machine::Machine) -> Result<BootFiles, StartError> {
+    let kernel = options.kernel.clone().or(machine.kernel.take());
+    let initrd = options.initrd.clone().or(machine.initrd.take());
+    let append = options.append.clone().or(machine.append.take());
+    match kernel {
+        Some(kernel) => Ok(BootFiles { kernel, initrd, append: append.unwrap_or_default() }),
+        None if append.is_some() => Err(StartError::option("append", "only goes with -kernel")),
+        None if initrd.is_some() => Err(StartError::option("initrd", "only goes with -kernel")),
+        None => Err(StartError::Other("nothing to boot: give -kernel FILE (-help lists all options)".into())),
+    }
+}
+
+fn names(text: Option<&str>) -> Result<(Option<String>, Option<String>), StartError> {
+    let Some(text) = text else { return Ok((None, None)) };
+    let mut v = KeyValues::parse("name", text, "guest");
+    let names = (v.take("guest")?, v.take("process")?);
+    // Threads always have names.
+    v.take_bool("debug-threads")?;
+    v.finish()?;
+    Ok(names)
+}
+
+fn escape(text: Option<&str>) -> Result<Option<u8>, StartError> {
+    let Some(text) = text else { return Ok(Some(1)) };
+    match parse_number(text) {
+        Some(0) => Ok(None),
+        Some(code @ 1..=255) => Ok(Some(code as u8)),
+        _ => Err(StartError::value("echr", text, "expected a character code from 1 to 255, or 0 for no escapes")),
+    }
+}
+
+/// The character devices of the machine and who uses them.
+#[derive(Default)]
+struct Characters {
+    chardevs: BTreeMap<String, NamedChar>,
+    serial: [Option<String>; SERIAL_PORTS],
+    monitors: Vec<String>,
+    users: BTreeMap<String, usize>,
+}
+
+impl Characters {
+    fn collect(o: &Options, devices: &mut Devices, warnings: &mut Vec<String>) -> Result<Characters, StartError> {
+        let mut c = Characters::default();
+        for text in &o.chardev {
+            let (id, spec) = chardev::parse_chardev(text)?;
+            c.add("chardev", text, id, spec)?;
+        }
+        c.serial_ports(o, warnings)?;
+        let mut own_monitors = 0;
+        for text in &o.monitor {
+            if let Some(id) = c.target("monitor", text, &format!("compat_monitor{own_monitors}"))? {
+                own_monitors += 1;
+                c.monitors.push(id);
+            }
+        }
+        for text in &o.mon {
+            let mut v = KeyValues::parse("mon", text, "chardev");
+            let id = v.take("chardev")?.ok_or_else(|| v.error("needs chardev=ID"))?;
+            if let Some(mode) = v.take("mode")?.filter(|m| m != "readline") {
+                return Err(v.error(format!("mode '{mode}' is not implemented; implemented: readline")));
+            }
+            v.take("id")?;
+            v.finish()?;
+            c.use_id("mon", text, &id)?;
+            c.monitors.push(id);
+        }
+        for text in &o.debugcon {
+            if o.debugcon.len() > 1 {
+                return Err(StartError::value("debugcon", text, "given twice; further ones: -device isa-debugcon"));
+            }
+            if let Some(id) = c.target("debugcon", text, "debugcon")? {
+                devices.debugcons.push(devices::Debugcon::at_default_port(Some(id)));
+            }
+        }
+        for (text, id) in devices.chardev_users() {
+            c.use_id("device", &text, &id)?;
+        }
+        c.defaults_of_nographic(o)?;
+        c.refuse_conflicts(o)?;
+        Ok(c)
+    }
+
+    fn serial_ports(&mut self, o: &Options, warnings: &mut Vec<String>) -> Result<(), StartError> {
+        for (i, text) in o.serial.iter().enumerate() {
+            if i >= SERIAL_PORTS {
+                return Err(StartError::value("serial", text, format!("a PC has {SERIAL_PORTS} serial ports")));
+            }
+            self.serial[i] = self.target("serial", text, &format!("serial{i}"))?;
+        }
+        let silent = o.serial.is_empty() && o.display.is_none() && !o.nographic && !o.nodefaults;
+        if silent && o.debugcon.is_empty() && o.device.is_empty() && o.monitor.is_empty() && o.mon.is_empty() {
+            warnings.push("there is no display yet: -nographic shows the serial console".into());
+        }
+        if o.serial.is_empty() && !o.nodefaults && !o.nographic {
+            self.serial[0] = Some("serial0".into());
+            let spec = CharSpec { kind: CharKind::Null, mux: false, log: None };
+            self.add("serial", "null", "serial0".into(), spec)?;
+        }
+        Ok(())
+    }
+
+    /// `-nographic` puts the first serial port and the monitor on the terminal unless they are elsewhere.
+    fn defaults_of_nographic(&mut self, o: &Options) -> Result<(), StartError> {
+        if !o.nographic || o.nodefaults {
+            return Ok(());
+        }
+        let serial = o.serial.is_empty();
+        let monitor = self.monitors.is_empty() && o.monitor.is_empty() && o.mon.is_empty();
+        let plain = CharSpec { kind: CharKind::Stdio { signal: true }, mux: false, log: None };
+        match (serial, monitor) {
+            (true, true) => {
+                self.add("nographic", "", "serial0".into(), CharSpec::shared_stdio())?;
+                self.serial[0] = Some("serial0".into());
+                self.monitors.push("serial0".into());
+            }
+            (true, false) => {
+                self.add("nographic", "", "serial0".into(), plain)?;
+                self.serial[0] = Some("serial0".into());
+            }
+            (false, true) => {
+                self.add("nographic", "", "compat_monitor0".into(), plain)?;
+                self.monitors.push("compat_monitor0".into());
+            }
+            (false, false) => {}
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, option: &str, text: &str, id: String, spec: CharSpec) -> Result<(), StartError> {
+        let named = NamedChar { spec, option: option.into(), text: text.into() };
+        match self.chardevs.insert(id.clone(), named) {
+            None => Ok(()),
+            Some(_) => Err(StartError::value(option, text, format!("duplicate character device id '{id}'"))),
+        }
+    }
+
+    /// The id of the character device that `text` leads to; `label` if it is a new one.
+    fn target(&mut self, option: &str, text: &str, label: &str) -> Result<Option<String>, StartError> {
+        match chardev::parse_target(option, text)? {
+            CharTarget::None => Ok(None),
+            CharTarget::Id(id) => {
+                self.use_id(option, text, &id)?;
+                Ok(Some(id))
+            }
+            CharTarget::Own(spec) => {
+                self.add(option, text, label.into(), spec)?;
+                Ok(Some(label.into()))
+            }
+            CharTarget::WithMonitor(spec) => {
+                self.add(option, text, label.into(), spec)?;
+                if option != "monitor" {
+                    self.monitors.push(label.into());
+                }
+                Ok(Some(label.into()))
+            }
+        }
+    }
+
+    fn use_id(&mut self, option: &str, text: &str, id: &str) -> Result<(), StartError> {
+        let Some(named) = self.chardevs.get(id) else {
+            let hint = match nearest(id, self.chardevs.keys().map(String::as_str)) {
+                Some(near) => format!("; nearest is '{near}'"),
+                None => String::new(),
+            };
+            return Err(StartError::value(option, text, format!("no -chardev has the id '{id}'{hint}")));
+        };
+        let users = self.users.entry(id.into()).or_default();
+        *users += 1;
+        if *users > 1 && !named.spec.mux {
+            return Err(StartError::value(option, text, format!("'{id}' is in use; mux=on lets it be shared")));
+        }
+        Ok(())
+    }
+
+    fn refuse_conflicts(&self, o: &Options) -> Result<(), StartError> {
+        let on_stdio = |named: &&NamedChar| matches!(named.spec.kind, CharKind::Stdio { .. });
+        let terminals = self.chardevs.values().filter(on_stdio).count();
+        if terminals > 1 {
+            return Err(StartError::Other("only one character device can use stdio; mon:stdio shares it".into()));
+        }
+        match (o.daemonize, o.nographic, terminals) {
+            (true, true, _) => Err(StartError::option("daemonize", "cannot be used with -nographic")),
+            (true, _, 1) => Err(StartError::option("daemonize", "cannot be used with a character device on stdio")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,134 @@
+use super::*;
+
+fn configure_words(words: &[&str]) -> Result<Outcome, String> {
+    let options = Options::read(words.iter().map(Into::into)).map_err(|e| e.line())?;
+    configure("emu", &options, false).map_err(|e| e.line())
+}
+
+fn config(words: &[&str]) -> Config {
+    let words: Vec<&str> = ["-kernel", "k"].iter().chain(words).copied().collect();
+    match configure_words(&words) {
+        Ok(Outcome::Run(config)) => *config,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn error(words: &[&str]) -> String {
+    let words: Vec<&str> = ["-kernel", "k"].iter().chain(words).copied().collect();
+    match configure_words(&words) {
+        Err(line) => line,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn nographic_shares_the_terminal_between_serial_and_monitor() {
+    let c = config(&["-nographic"]);
+    assert_eq!(c.chardevs["serial0"].spec, CharSpec::shared_stdio());
+    assert_eq!(c.serial[0].as_deref(), Some("serial0"));
+    assert_eq!(c.monitors, ["serial0"]);
+}
+
+#[test]
+fn nographic_gives_the_terminal_to_what_is_not_elsewhere() {
+    let c = config(&["-nographic", "-serial", "null"]);
+    assert_eq!(c.chardevs["compat_monitor0"].spec.kind, CharKind::Stdio { signal: true });
+    let c = config(&["-nographic", "-monitor", "none"]);
+    assert_eq!(c.chardevs["serial0"].spec.kind, CharKind::Stdio { signal: true });
+    assert!(c.monitors.is_empty());
+    let c = config(&["-nographic", "-serial", "mon:stdio"]);
+    assert_eq!((c.chardevs.len(), c.monitors.len()), (1, 1));
+    let c = config(&["-nographic", "-nodefaults"]);
+    assert!(c.chardevs.is_empty());
+}
+
+#[test]
+fn stdio_used_twice_is_refused() {
+    assert!(error(&["-nographic", "-serial", "stdio"]).contains("only one character device can use stdio"));
+    assert!(error(&["-serial", "stdio", "-monitor", "stdio"]).contains("stdio"));
+    assert!(error(&["-daemonize", "-nographic"]).starts_with("-daemonize: "));
+    assert!(error(&["-daemonize", "-serial", "stdio"]).starts_with("-daemonize: "));
+}
+
+#[test]
+fn four_serial_ports_keep_their_places_and_a_fifth_is_refused() {
+    let c = config(&["-serial", "null", "-serial", "none", "-serial", "pty"]);
+    assert_eq!(c.serial, [Some("serial0".into()), None, Some("serial2".into()), None]);
+    let five: Vec<&str> = ["-serial", "null"].repeat(5);
+    assert_eq!(error(&five), "-serial null: a PC has 4 serial ports");
+}
+
+#[test]
+fn chardev_ids_are_resolved_and_sharing_needs_mux() {
+    let c = config(&["-chardev", "stdio,id=c,mux=on", "-serial", "chardev:c", "-mon", "chardev=c"]);
+    assert_eq!((c.serial[0].as_deref(), c.monitors.as_slice()), (Some("c"), &["c".to_string()][..]));
+    let line = error(&["-chardev", "null,id=con", "-serial", "chardev:com"]);
+    assert_eq!(line, "-serial chardev:com: no -chardev has the id 'com'; nearest is 'con'");
+    let line = error(&["-chardev", "null,id=c", "-serial", "chardev:c", "-serial", "chardev:c"]);
+    assert!(line.contains("'c' is in use"), "{line}");
+    assert!(error(&["-chardev", "null,id=c", "-chardev", "null,id=c"]).contains("duplicate"));
+}
+
+#[test]
+fn debugcon_and_devices_reach_the_configuration() {
+    let c = config(&["-debugcon", "file:/x", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+    assert_eq!(c.devices.debugcons, [devices::Debugcon::at_default_port(Some("debugcon".into()))]);
+    assert_eq!(c.devices.debug_exits.len(), 1);
+    let c = config(&["-chardev", "null,id=d", "-device", "isa-debugcon,iobase=0x402,chardev=d"]);
+    assert_eq!(c.devices.debugcons[0].chardev.as_deref(), Some("d"));
+}
+
+#[test]
+fn nothing_to_boot_and_orphaned_boot_options_are_refused() {
+    assert!(configure_words(&[]).unwrap_err().starts_with("nothing to boot"));
+    assert_eq!(configure_words(&["-append", "x"]).unwrap_err(), "-append: only goes with -kernel");
+    assert_eq!(configure_words(&["-initrd", "x"]).unwrap_err(), "-initrd: only goes with -kernel");
+    let c = configure_words(&["-machine", "pc,kernel=k,append=a b"]);
+    assert!(matches!(c, Ok(Outcome::Run(c)) if c.boot.append == "a b"));
+}
+
+#[test]
+fn hardware_that_is_absent_is_refused_by_name() {
+    assert_eq!(error(&["-display", "gtk"]), "-display gtk: not implemented; implemented: none");
+    assert!(error(&["-vga", "std"]).starts_with("-vga std: "));
+    assert!(error(&["-nic", "user"]).starts_with("-nic user: "));
+    assert!(error(&["-netdev", "user,id=n"]).starts_with("-netdev user,id=n: "));
+    config(&["-display", "none", "-vga", "none", "-nic", "none", "-net", "none", "-parallel", "none"]);
+}
+
+#[test]
+fn help_values_print_lists_before_anything_else_is_checked() {
+    for words in [
+        ["-machine", "help"],
+        ["-cpu", "help"],
+        ["-accel", "help"],
+        ["-device", "help"],
+        ["-device", "isa-debug-exit,help"],
+        ["-netdev", "help"],
+        ["-chardev", "help"],
+        ["-display", "help"],
+        ["-vga", "help"],
+        ["-d", "help"],
+    ] {
+        assert!(matches!(configure_words(&words), Ok(Outcome::Print(_))), "{words:?}");
+    }
+    assert!(configure_words(&["-device", "foo,help"]).is_err());
+}
+
+#[test]
+fn names_and_escape_character_are_read() {
+    let c = config(&["-name", "guest1,process=emu1,debug-threads=on", "-echr", "0x14"]);
+    assert_eq!(c.guest_name.as_deref(), Some("guest1"));
+    assert_eq!(c.process_name.as_deref(), Some("emu1"));
+    assert_eq!(c.escape, Some(0x14));
+    assert_eq!(config(&[]).escape, Some(1));
+    assert_eq!(config(&["-echr", "0"]).escape, None);
+    assert!(error(&["-echr", "x"]).starts_with("-echr x: "));
+}
+
+#[test]
+fn silent_machine_is_warned_about() {
+    assert_eq!(config(&[]).warnings.len(), 1);
+    assert!(config(&["-nographic"]).warnings.is_empty());
+    assert_eq!(config(&["-nographic", "-global", "a.b=c", "-L", "x"]).warnings.len(), 2);
+}

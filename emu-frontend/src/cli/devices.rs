@@ -1,0 +1,212 @@
+//! `-device` and `-global`: the test devices of OS courses and CI.
+
+use super::error::{StartError, nearest};
+use super::value::KeyValues;
+
+/// A port to which a guest's write ends the emulator with status `(value << 1) | 1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebugExit {
+    /// First port.
+    pub base: u16,
+    /// Ports.
+    pub size: u16,
+}
+
+/// A port that sends what the guest writes to a character device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Debugcon {
+    /// The port.
+    pub base: u16,
+    /// Where output goes; nowhere without one.
+    pub chardev: Option<String>,
+}
+
+impl Debugcon {
+    /// At port E9h, as `-debugcon` puts it.
+    pub fn at_default_port(chardev: Option<String>) -> Debugcon {
+        Debugcon { base: 0xe9, chardev }
+    }
+}
+
+/// Devices beyond those that every PC has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Devices {
+    /// isa-debug-exit.
+    pub debug_exits: Vec<DebugExit>,
+    /// isa-debugcon and `-debugcon`.
+    pub debugcons: Vec<Debugcon>,
+    /// For messages: the `-device` values that name a character device.
+    users: Vec<(String, String)>,
+}
+
+impl Devices {
+    /// The `-device` values that use a character device, with its id.
+    pub fn chardev_users(&self) -> Vec<(String, String)> {
+        self.users.clone()
+    }
+}
+
+/// One row of `-device help`: name, description, properties.
+struct Driver {
+    name: &'static str,
+    about: &'static str,
+    properties: &'static [(&'static str, &'static str)],
+}
+
+const DRIVERS: &[Driver] = &[
+    Driver {
+        name: "isa-debug-exit",
+        about: "a write ends emu with status (value << 1) | 1",
+        properties: &[("iobase", "<uint32>  -  (default: 0x501)"), ("iosize", "<uint32>  -  (default: 0x2)")],
+    },
+    Driver {
+        name: "isa-debugcon",
+        about: "what the guest writes goes to a character device",
+        properties: &[
+            ("chardev", "<str>     - ID of a chardev to use as a backend"),
+            ("iobase", "<uint32>  -  (default: 0xe9)"),
+        ],
+    },
+];
+
+/// A default set by `-global`.
+struct Global {
+    text: String,
+    driver: String,
+    property: String,
+    value: String,
+}
+
+/// Checks all `-device` and `-global` values.
+///
+/// # Errors
+/// A device, property or number that does not exist.
+pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) -> Result<Devices, StartError> {
+    let globals = globals.iter().map(|text| parse_global(text)).collect::<Result<Vec<_>, _>>()?;
+    for global in &globals {
+        let driver = DRIVERS.iter().find(|d| d.name == global.driver);
+        if !driver.is_some_and(|d| d.properties.iter().any(|p| p.0 == global.property)) {
+            warnings.push(format!("-global {}: no device here has this property; ignored", global.text));
+        }
+    }
+    let mut devices = Devices::default();
+    for text in values {
+        let mut v = KeyValues::parse("device", text, "driver");
+        let name = v.take("driver")?.unwrap_or_default();
+        v.take("id")?;
+        let global = |property: &str| {
+            let hit = |g: &&Global| g.driver == name && g.property == property;
+            globals.iter().rev().find(hit).map(|g| KeyValues::parse("global", &format!("{property}={}", g.value), ""))
+        };
+        let number = |v: &mut KeyValues, property: &str, max: u64, default: u64| -> Result<u64, StartError> {
+            match (v.take_number(property, max)?, global(property)) {
+                (Some(n), _) => Ok(n),
+                (None, Some(mut g)) => Ok(g.take_number(property, max)?.unwrap_or(default)),
+                (None, None) => Ok(default),
+            }
+        };
+        match name.as_str() {
+            "isa-debug-exit" => {
+                let base = number(&mut v, "iobase", 0xffff, 0x501)? as u16;
+                let size = number(&mut v, "iosize", 0x1_0000 - u64::from(base), 2)?;
+                if size == 0 || size > 0xffff {
+                    return Err(v.error("'iosize' must be from 1 to 0xffff"));
+                }
+                devices.debug_exits.push(DebugExit { base, size: size as u16 });
+            }
+            "isa-debugcon" => {
+                let base = number(&mut v, "iobase", 0xffff, 0xe9)? as u16;
+                if let Some(value) = v.take_number("readback", 0xff)?.filter(|n| *n != 0xe9) {
+                    return Err(v.error(format!("'readback={value:#x}' is not implemented; the port reads as 0xe9")));
+                }
+                let chardev = v.take("chardev")?;
+                if let Some(id) = &chardev {
+                    devices.users.push((text.clone(), id.clone()));
+                }
+                devices.debugcons.push(Debugcon { base, chardev });
+            }
+            _ => return Err(unknown(&v, &name)),
+        }
+        v.finish()?;
+    }
+    Ok(devices)
+}
+
+fn unknown(v: &KeyValues, name: &str) -> StartError {
+    let hint = match nearest(name, DRIVERS.iter().map(|d| d.name)) {
+        Some(near) => format!("nearest is '{near}'"),
+        None => "-device help lists what exists".into(),
+    };
+    v.error(format!("'{name}' is not a valid device model name here; {hint}"))
+}
+
+/// `driver.property=value` or `driver=D,property=P,value=V`.
+fn parse_global(text: &str) -> Result<Global, StartError> {
+    let mut v = KeyValues::parse("global", text, "");
+    if let (Some(driver), Some(property), Some(value)) = (v.take("driver")?, v.take("property")?, v.take("value")?) {
+        v.finish()?;
+        return Ok(Global { text: text.into(), driver, property, value });
+    }
+    let halves = text.split_once('=').and_then(|(name, value)| Some((name.rsplit_once('.')?, value)));
+    match halves {
+        Some(((driver, property), value)) if !driver.is_empty() && !property.is_empty() => {
+            Ok(Global { text: text.into(), driver: driver.into(), property: property.into(), value: value.into() })
+        }
+        _ => Err(StartError::value("global", text, "expected DRIVER.PROPERTY=VALUE")),
+    }
+}
+
+/// What `-device help` or `-device DRIVER,help` prints.
+///
+/// # Errors
+/// The driver of `-device DRIVER,help` does not exist.
+pub fn help(value: &str) -> Result<String, StartError> {
+    let mut v = KeyValues::parse("device", value, "driver");
+    let name = v.take("driver")?.unwrap_or_default();
+    if name == "help" || name == "?" {
+        let mut text = String::from("Misc devices:\n");
+        for driver in DRIVERS {
+            text += &format!("name \"{}\", bus ISA, desc \"{}\"\n", driver.name, driver.about);
+        }
+        return Ok(text);
+    }
+    let driver = DRIVERS.iter().find(|d| d.name == name).ok_or_else(|| unknown(&v, &name))?;
+    let mut text = format!("{name} options:\n");
+    for (property, what) in driver.properties {
+        text += &format!("  {property}={what}\n");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn devices(values: &[&str], globals: &[&str]) -> Result<Devices, String> {
+        let own = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
+        parse(&own(values), &own(globals), &mut Vec::new()).map_err(|e| e.line())
+    }
+
+    #[test]
+    fn debug_exit_has_qemus_defaults_and_takes_properties() {
+        assert_eq!(devices(&["isa-debug-exit"], &[]).unwrap().debug_exits, [DebugExit { base: 0x501, size: 2 }]);
+        let given = devices(&["isa-debug-exit,iobase=0xf4,iosize=0x04,id=x"], &[]).unwrap();
+        assert_eq!(given.debug_exits, [DebugExit { base: 0xf4, size: 4 }]);
+    }
+
+    #[test]
+    fn global_changes_a_default_but_not_a_given_property() {
+        let globals = ["isa-debug-exit.iobase=0xf4"];
+        assert_eq!(devices(&["isa-debug-exit"], &globals).unwrap().debug_exits[0].base, 0xf4);
+        assert_eq!(devices(&["isa-debug-exit,iobase=0x10"], &globals).unwrap().debug_exits[0].base, 0x10);
+        assert!(devices(&[], &["foo"]).is_err());
+    }
+
+    #[test]
+    fn wrong_devices_and_properties_are_errors() {
+        for text in ["foo", "isa-debug-exit,foo=1", "isa-debug-exit,iobase=0x10000", "isa-debug-exit,iosize=0", ""] {
+            assert!(devices(&[text], &[]).unwrap_err().starts_with("-device "), "{text}");
+        }
+        assert!(devices(&["isa-debug-exi"], &[]).unwrap_err().contains("nearest is 'isa-debug-exit'"));
+    }
+}

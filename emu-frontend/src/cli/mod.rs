@@ -1,0 +1,11 @@
+//! The command line: QEMU's options and value syntax, one definition, one configuration out of it.
+
+pub mod chardev;
+pub mod config;
+pub mod cpu;
+pub mod devices;
+pub mod error;
+pub mod machine;
+pub mod options;
+pub mod time;
+pub mod value;

@@ -1,0 +1,73 @@
+//! One machine from its configuration to its exit status.
+//!
+//! What can be wrong with files, ports and sockets is found before the terminal changes hands and the guest starts.
+
+use crate::char::Characters;
+use crate::cli::config::{BootFiles, Config};
+use crate::cli::error::StartError;
+use crate::cli::value::show_size;
+use crate::{daemon, exit, report, signals};
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// The largest kernel file: room for debug information beyond what is loaded.
+const KERNEL_LIMIT: u64 = 1 << 31;
+
+/// The files of a boot, read.
+pub struct BootImages {
+    /// The kernel file.
+    pub kernel: Vec<u8>,
+    /// The initial RAM disk; empty for none.
+    pub initrd: Vec<u8>,
+    /// The command line.
+    pub command_line: Vec<u8>,
+}
+
+/// Runs a machine until it ends, and the process with it. `arguments` are those of the process.
+///
+/// # Errors
+/// The machine cannot start.
+pub fn run(config: Config, arguments: &[OsString]) -> Result<String, StartError> {
+    if config.daemonize {
+        daemon::detach(arguments)?;
+    }
+    exit::install_panic_hook();
+    signals::start()?;
+    config.log.start(config.log_file.as_deref())?;
+    if let Some(name) = config.process_name.as_deref().and_then(|n| CString::new(n).ok()) {
+        // A name is for the user's eyes only.
+        let _ = rustix::thread::set_name(&name);
+    }
+    let images = read_images(&config.boot, config.memory)?;
+    if let Some(path) = &config.pidfile {
+        daemon::write_pid(path)?;
+    }
+    let characters = Characters::open(&config.chardevs, config.escape)?;
+    config.warnings.iter().for_each(|w| report::complain(&format!("warning: {w}")));
+    crate::machine::run(&config, images, characters)
+}
+
+fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartError> {
+    let kernel = read_file("kernel", &files.kernel, KERNEL_LIMIT)?;
+    let initrd = match &files.initrd {
+        Some(path) => read_file("initrd", path, memory)?,
+        None => Vec::new(),
+    };
+    Ok(BootImages { kernel, initrd, command_line: files.append.clone().into_bytes() })
+}
+
+/// The whole of a file of at most `limit` bytes, which may be a pipe.
+fn read_file(option: &str, path: &Path, limit: u64) -> Result<Vec<u8>, StartError> {
+    let error = |problem: String| StartError::value(option, path.display().to_string(), problem);
+    let cannot = |e: std::io::Error| error(format!("cannot read: {e}"));
+    let file = File::open(path).map_err(cannot)?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    match bytes.len() as u64 {
+        0 => Err(error("the file is empty".into())),
+        n if n > limit => Err(error(format!("the file is too large; the limit is {}", show_size(limit)))),
+        _ => Ok(bytes),
+    }
+}
