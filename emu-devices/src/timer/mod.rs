@@ -1,4 +1,5 @@
 //! Timers.
 
 pub mod acpi_pm;
+pub mod hpet;
 pub mod pit;
