@@ -22,16 +22,21 @@ impl WiredOr {
         Arc::new(WiredOr { output, sources: Shared::default() })
     }
 
-    /// A wire for a further source.
+    /// A further input: itself and a pin number.
     ///
     /// # Panics
     /// It would be the 65th: an error of the board's.
-    pub fn source(self: &Arc<Self>) -> IrqLine {
+    pub fn input(self: &Arc<Self>) -> (Arc<dyn IrqInput>, u32) {
         let mut sources = self.sources.lock();
-        let source = sources.count;
-        assert!(source < 64, "an interrupt line has at most 64 sources");
+        let pin = sources.count;
+        assert!(pin < 64, "an interrupt line has at most 64 sources");
         sources.count += 1;
-        IrqLine::new(vec![(self.clone(), source)])
+        (self.clone(), pin)
+    }
+
+    /// A wire to a further input. Panics as [`WiredOr::input`].
+    pub fn source(self: &Arc<Self>) -> IrqLine {
+        IrqLine::new(vec![self.input()])
     }
 }
 

@@ -39,7 +39,7 @@ pub struct HostBridge {
 }
 
 impl HostBridge {
-    /// The bridge to `bus`, in which it is function 0 of device 0.
+    /// The bridge to `bus`, into which it is plugged by [`PciBus::plug_bridge`].
     pub fn new(bus: PciBus) -> HostBridge {
         let identity =
             Identity { vendor: 0x8086, device: 0x1237, revision: 2, class: 0x06_0000, ..Identity::default() };
@@ -60,9 +60,7 @@ impl HostBridge {
         // ERRCMD, ERRSTS, TRC.
         config.store(0x90, &[0xff]);
         config.store(0x93, &[0xff]);
-        let config = Shared::new(config);
-        bus.insert_bridge(config.clone());
-        HostBridge { address: 0, config, bus, routed: [0; 8] }
+        HostBridge { address: 0, config: Shared::new(config), bus, routed: [0; 8] }
     }
 
     fn target(&self, access: Access) -> Option<(DevFn, u8)> {
@@ -177,6 +175,13 @@ mod tests {
     use super::*;
     use crate::testbench::Bench;
 
+    fn bench() -> Bench<HostBridge> {
+        let bus = PciBus::new();
+        let bridge = HostBridge::new(bus.clone());
+        bus.insert(DevFn::new(0, 0), bridge.config(), None);
+        Bench::new(bridge)
+    }
+
     fn select(bench: &mut Bench<HostBridge>, register: u8) {
         bench.out32(0xcf8, CONFADD_ENABLE | u32::from(register & 0xfc));
         bench.take_requests();
@@ -184,7 +189,7 @@ mod tests {
 
     #[test]
     fn mechanism_1_reaches_the_bridge_and_nothing_else() {
-        let mut bench = Bench::new(HostBridge::new(PciBus::new()));
+        let mut bench = bench();
         assert_eq!(bench.in32(0xcfc), u32::MAX, "disabled");
         select(&mut bench, 0);
         assert_eq!(bench.in32(0xcf8), CONFADD_ENABLE);
@@ -200,7 +205,7 @@ mod tests {
 
     #[test]
     fn pam_routes_shadow_memory_in_halves() {
-        let mut bench = Bench::new(HostBridge::new(PciBus::new()));
+        let mut bench = bench();
         select(&mut bench, PAM0);
         bench.out8(0xcfd, 0x30);
         let shadow = |start, end, read_ram, write_ram| Request::Shadow { start, end, read_ram, write_ram };
@@ -220,7 +225,7 @@ mod tests {
 
     #[test]
     fn smram_opens_until_it_is_locked() {
-        let mut bench = Bench::new(HostBridge::new(PciBus::new()));
+        let mut bench = bench();
         select(&mut bench, SMRAM);
         bench.out8(0xcfe, 0x4a);
         let open = |open| Request::Shadow { start: 0xa_0000, end: 0xc_0000, read_ram: open, write_ram: open };

@@ -48,7 +48,7 @@ struct Slot {
 pub struct PciBus(Shared<BTreeMap<DevFn, Slot>>);
 
 impl PciBus {
-    /// A bus without functions.
+    /// A bus without functions, behind no bridge yet.
     pub fn new() -> PciBus {
         PciBus::default()
     }
@@ -57,12 +57,18 @@ impl PciBus {
     pub fn plug(&self, bus: &Bus, place: DevFn, function: impl PciFunction + 'static) -> DeviceId {
         let config = function.config();
         let device = bus.attach(Box::new(function));
-        self.0.lock().insert(place, Slot { config, device: Some(device) });
+        self.insert(place, config, Some(device));
         device
     }
 
-    fn insert_bridge(&self, config: Shared<ConfigSpace>) {
-        self.0.lock().insert(DevFn::new(0, 0), Slot { config, device: None });
+    /// Plugs the host bridge in, at `place`.
+    pub fn plug_bridge(&self, bus: &Bus, place: DevFn, bridge: impl PciFunction + 'static) -> DeviceId {
+        self.insert(place, bridge.config(), None);
+        bus.attach(Box::new(bridge))
+    }
+
+    fn insert(&self, place: DevFn, config: Shared<ConfigSpace>, device: Option<DeviceId>) {
+        self.0.lock().insert(place, Slot { config, device });
     }
 
     /// A configuration read; all ones where there is no function.

@@ -1,0 +1,230 @@
+//! The parts list of a PC: the `pc` machine of QEMU, an i440FX with PIIX3 and PIIX4 power management.
+//!
+//! ```text
+//!  8254 --+                 +-> 8259 pair --INTR--> LINT0 \
+//!  RTC  --+-> HPET's gate --+                              local APIC --> vCPU
+//!  COM, keyboard, SCI, PIRQ-+-> I/O APIC  --messages-----> /
+//!         16 wired-OR ISA lines; IRQ0 is input 2 of the I/O APIC
+//! ```
+//! Devices poll in the order in which they are plugged in. A processor model without APIC gets the 8259 pair's INTR
+//! directly, and no I/O APIC. Deliberately absent, for now: IDE, floppy, VGA, network, USB.
+
+use super::boot_state::{BootState, firmware_mtrrs};
+use super::kernel::{Kernel, KernelError, KernelOptions};
+use super::machine::{Machine, MachineOptions};
+use super::post::{self, HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS};
+use crate::char::CharBackend;
+use crate::char::debug_exit::DebugExit;
+use crate::char::debugcon::Debugcon;
+use crate::char::uart16550::Uart16550;
+use crate::intc::ioapic::{self, IoApic, IoApicCore};
+use crate::intc::lapic::{self, Lapic, LapicCore, LapicFeatures};
+use crate::intc::pic::Pic;
+use crate::intc::wired_or::WiredOr;
+use crate::pci::PciBus;
+use crate::pci::host_i440fx::HostBridge;
+use crate::pci::piix3::{Piix3, Piix3Core};
+use crate::pci::piix4::{FrontPanel, Piix4Pm};
+use crate::port92::Port92;
+use crate::timer::hpet::{self, Hpet, HpetLines};
+use crate::timer::pit::Pit;
+use emu_core::bus::Bus;
+use emu_core::clock::{Clock, ClockMode};
+use emu_core::cpu::features::Feature;
+use emu_core::cpu::model::CpuModel;
+use emu_core::device::{Device, Region, Space, ports};
+use emu_core::exec::Vcpu;
+use emu_core::irq::{CpuPins, IrqInput, IrqLine};
+use emu_core::mem::GuestMemory;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Serial ports of a PC.
+pub const SERIALS: usize = 4;
+/// The least RAM that a PC can have: the low megabyte.
+pub const MIN_RAM: u64 = 1 << 20;
+const SERIAL_IRQS: [usize; SERIALS] = [4, 3, 4, 3];
+
+/// Why a PC cannot be built or started.
+#[derive(Debug, Error)]
+pub enum PcError {
+    /// Too little RAM.
+    #[error("a PC needs at least {MIN_RAM} bytes of RAM; {0} were asked for")]
+    TooLittleRam(u64),
+    /// The host has not got it.
+    #[error("the host refuses {size} bytes of guest RAM: {source}")]
+    Ram {
+        /// Bytes asked for.
+        size: u64,
+        /// What the host says.
+        source: std::io::Error,
+    },
+    /// The kernel cannot be booted.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// What starts after a reset.
+pub enum PcBoot {
+    /// A kernel, in the state that firmware would leave behind.
+    Kernel(Box<Kernel>, KernelOptions),
+    /// The reset vector: tests that bring their own code.
+    ResetVector,
+}
+
+/// What a PC is built from.
+pub struct PcConfig {
+    /// Bytes of RAM.
+    pub ram: u64,
+    /// The processor.
+    pub model: Arc<CpuModel>,
+    /// How virtual time advances.
+    pub clock: ClockMode,
+    /// What the real-time clock shows at power-on: seconds since 1970-01-01.
+    pub date: i64,
+    /// What is behind COM1 to COM4; `None`: no such port.
+    pub serials: [Option<Box<dyn CharBackend>>; SERIALS],
+    /// The debug console's port and what is behind it.
+    pub debugcon: Option<(u16, Box<dyn CharBackend>)>,
+    /// The ports of the debug exit.
+    pub debug_exit: Option<Region>,
+    /// What starts.
+    pub boot: PcBoot,
+    /// How the machine reacts to its guest.
+    pub options: MachineOptions,
+}
+
+/// A PC that is switched off, and its front.
+pub struct Pc {
+    /// The machine.
+    pub machine: Machine<Vcpu, PcError>,
+    /// Power button.
+    pub front_panel: FrontPanel,
+    /// The NMI button: a rise.
+    pub nmi: IrqLine,
+    /// Where PCI functions plug in.
+    pub pci: PciBus,
+    /// Their interrupts.
+    pub intx: Arc<Piix3Core>,
+}
+
+/// The interrupt wiring.
+struct Interrupts {
+    isa: [Arc<WiredOr>; 16],
+    /// I/O APIC inputs, without the ISA lines.
+    inputs: Vec<IrqLine>,
+    nmi: IrqLine,
+}
+
+impl Pc {
+    /// Builds a PC.
+    ///
+    /// # Errors
+    /// The amount of RAM is impossible.
+    pub fn new(config: PcConfig) -> Result<Pc, PcError> {
+        let model = config.model;
+        if config.ram < MIN_RAM {
+            return Err(PcError::TooLittleRam(config.ram));
+        }
+        let memory = GuestMemory::new(config.ram, 0).map_err(|source| PcError::Ram { size: config.ram, source })?;
+        let pins = Arc::new(CpuPins::default());
+        let bus = Arc::new(Bus::new(Arc::new(memory), pins, Clock::new(config.clock)));
+        let interrupts = Interrupts::build(&bus, &model);
+        let isa = |irq: usize| interrupts.isa[irq].source();
+
+        let gate = Hpet::new(HpetLines { irq0: isa(0), irq8: isa(8), inputs: interrupts.inputs.clone() });
+        let gate_core = gate.core();
+        let gated = |pin| IrqLine::new(vec![(gate_core.clone() as Arc<dyn IrqInput>, pin)]);
+        bus.attach(Box::new(Pit::new(gated(hpet::pin::PIT))));
+        attach_at(&bus, gate, Space::Memory, hpet::REGION);
+        bus.attach(Box::new(Port92::default()));
+        let present = std::array::from_fn(|i| config.serials[i].is_some());
+        for (i, backend) in config.serials.into_iter().enumerate() {
+            if let Some(backend) = backend {
+                attach_at(&bus, Uart16550::new(isa(SERIAL_IRQS[i]), backend), Space::Port, ports(SERIAL_PORTS[i], 8));
+            }
+        }
+        if let Some((port, backend)) = config.debugcon {
+            attach_at(&bus, Debugcon::new(backend), Space::Port, ports(port, 1));
+        }
+        if let Some(region) = config.debug_exit {
+            attach_at(&bus, DebugExit, Space::Port, region);
+        }
+
+        let pci = PciBus::new();
+        pci.plug_bridge(&bus, HOST_BRIDGE, HostBridge::new(pci.clone()));
+        let piix3 = Piix3::new(std::array::from_fn(isa));
+        let intx = piix3.core();
+        pci.plug(&bus, ISA_BRIDGE, piix3);
+        let pm = Piix4Pm::new(isa(9));
+        let front_panel = pm.front_panel();
+        pci.plug(&bus, POWER_MANAGEMENT, pm);
+
+        let vcpu = Vcpu::new(model.clone(), bus.clone());
+        let boot = boot(config.boot, model, present);
+        let machine = Machine::new(bus, vcpu, boot, config.options);
+        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, pci, intx })
+    }
+}
+
+impl Interrupts {
+    /// Plugs the interrupt controllers in and connects them.
+    fn build(bus: &Bus, model: &CpuModel) -> Interrupts {
+        let pins = bus.pins().clone();
+        if !model.supports(Feature::Apic) {
+            let pic = Pic::new(IrqLine::new(vec![(pins.clone(), CpuPins::INTR)]));
+            let pair = pic.pair();
+            bus.set_interrupt_source(pair.clone());
+            bus.attach(Box::new(pic));
+            let isa = std::array::from_fn(|irq| WiredOr::new(IrqLine::new(vec![(pair.clone(), irq as u32)])));
+            let nmi = IrqLine::new(vec![(pins, CpuPins::NMI)]);
+            return Interrupts { isa, inputs: vec![IrqLine::unconnected(); ioapic::PINS], nmi };
+        }
+        let features = LapicFeatures {
+            x2apic: model.supports(Feature::X2apic),
+            tsc_deadline: model.supports(Feature::TscDeadline),
+        };
+        let lapic = Lapic::new(0, pins, features);
+        let local: Arc<LapicCore> = lapic.core();
+        let ioapic = IoApic::new(local.clone());
+        let io: Arc<IoApicCore> = ioapic.core();
+        let pic = Pic::new(IrqLine::new(vec![(local.clone(), lapic::pin::LINT0)]));
+        let pair = pic.pair();
+        local.connect_pic(pair.clone());
+        local.connect_eoi(io.clone());
+        bus.set_interrupt_source(local.clone());
+        bus.attach(Box::new(pic));
+        bus.attach(Box::new(lapic));
+        attach_at(bus, ioapic, Space::Memory, ioapic::REGION);
+
+        // Every I/O APIC input has two sources: an ISA line and the HPET.
+        let gates: Vec<Arc<WiredOr>> =
+            (0..ioapic::PINS as u32).map(|pin| WiredOr::new(IrqLine::new(vec![(io.clone(), pin)]))).collect();
+        let isa = std::array::from_fn(|irq| {
+            let input = gates[if irq == 0 { 2 } else { irq }].input();
+            WiredOr::new(IrqLine::new(vec![(pair.clone(), irq as u32), input]))
+        });
+        let inputs = gates.iter().map(|gate| gate.source()).collect();
+        Interrupts { isa, inputs, nmi: IrqLine::new(vec![(local, lapic::pin::LINT1)]) }
+    }
+}
+
+/// What the machine does after each reset.
+fn boot(boot: PcBoot, model: Arc<CpuModel>, serials: [bool; SERIALS]) -> Box<dyn super::machine::Boot<PcError>> {
+    let long_mode = model.supports(Feature::Lm);
+    Box::new(move |bus: &Bus| -> Result<Option<BootState>, PcError> {
+        let PcBoot::Kernel(kernel, options) = &boot else { return Ok(None) };
+        post::initialise(bus, serials);
+        let mut state = kernel.load(bus.memory(), options, 0, long_mode)?;
+        state.msrs = firmware_mtrrs(model.physical_bits());
+        Ok(Some(state))
+    })
+}
+
+fn attach_at(bus: &Bus, device: impl Device + 'static, space: Space, region: Region) {
+    let id = bus.attach(Box::new(device));
+    bus.map(id, space, region, 0);
+}
+
+#[cfg(test)]
+mod tests;
