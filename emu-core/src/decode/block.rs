@@ -56,7 +56,14 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Op
     let mut last = Op::new(leave, (count - 1) as u16);
     last.imm = len as i32;
     ops.push(last);
-    Some(Box::new(Block { ops: ops.into(), insns: insns.into(), offset, len, stale: Cell::new(false) }))
+    Some(Box::new(Block {
+        ops: ops.into(),
+        insns: insns.into(),
+        offset,
+        len,
+        stale: Cell::new(false),
+        successor: Cell::new(None),
+    }))
 }
 
 /// `insn`, or #UD in its place if the model lacks it or its LOCK prefix is not allowed.

@@ -22,6 +22,21 @@ pub struct Block {
     pub len: usize,
     /// Overwritten, unreachable by lookup; freed at the next collection.
     pub stale: Cell<bool>,
+    /// Stale blocks: the entry of the block that has taken the place of this one.
+    pub successor: Cell<Option<OpRef>>,
+}
+
+impl Block {
+    /// The entry of the block that has taken this stale one's place by now.
+    pub fn newest(&self) -> Option<OpRef> {
+        let mut at = self.successor.get()?;
+        while at.block().stale.get() {
+            at = at.block().successor.get()?;
+        }
+        // The next time it is one step.
+        self.successor.set(Some(at));
+        Some(at)
+    }
 }
 
 /// A fast hash for keys that are already spread.
@@ -75,6 +90,8 @@ pub struct BlockCache {
     /// Boxed because links still lead to them: they must not move.
     #[allow(clippy::vec_box)]
     graveyard: Vec<Box<Block>>,
+    /// Stale blocks without a successor, by their key.
+    orphans: Map<u64, OpRef>,
     jumps: Box<[Jump; 1 << JUMP_BITS]>,
     /// Decoded instructions, about 90 bytes each, that lead to a collection of everything.
     capacity: usize,
@@ -88,6 +105,7 @@ impl Default for BlockCache {
             blocks: Map::default(),
             pages: Map::default(),
             graveyard: Vec::new(),
+            orphans: Map::default(),
             jumps: jumps.try_into().unwrap_or_else(|_| unreachable!("the length is 1 << JUMP_BITS")),
             capacity: 300_000,
             instructions: 0,
@@ -121,6 +139,9 @@ impl BlockCache {
         let entry = block.as_ref().map(|b| {
             let entry = OpRef::entry(b);
             entry.set_block(b);
+            if let Some(orphan) = self.orphans.remove(&key) {
+                orphan.block().successor.set(Some(entry));
+            }
             entry
         });
         if let Some(Some(old)) = self.blocks.insert(key, block) {
@@ -147,6 +168,7 @@ impl BlockCache {
         let Some(keys) = self.pages.get_mut(&(offset >> 12)) else { return false };
         let blocks = &mut self.blocks;
         let graveyard = &mut self.graveyard;
+        let orphans = &mut self.orphans;
         keys.retain(|key| {
             let start = (*key >> 16) as usize;
             let overlaps = match blocks.get(key) {
@@ -158,6 +180,7 @@ impl BlockCache {
             if overlaps && let Some(Some(block)) = blocks.remove(key) {
                 block.stale.set(true);
                 retire(&block);
+                orphans.insert(*key, OpRef::entry(&block));
                 graveyard.push(block);
             }
             !overlaps
@@ -186,6 +209,7 @@ impl BlockCache {
     pub fn collect(&mut self) -> Vec<Offset> {
         self.blocks.clear();
         self.graveyard.clear();
+        self.orphans.clear();
         self.jumps.fill(NO_JUMP);
         self.instructions = 0;
         self.pages.drain().map(|(page, _)| page << 12).collect()

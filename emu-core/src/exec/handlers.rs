@@ -25,10 +25,15 @@ fn over_budget(cpu: &mut Vcpu) -> Exit {
     Exit::BUDGET
 }
 
-/// The entry of a block that has been overwritten.
-pub fn stale(cpu: &mut Vcpu, _: OpRef) -> Exit {
-    cpu.state.rip = cpu.state.regs.get64(BLOCK_RIP);
-    Exit::LOOKUP
+/// The entry of a block that has been overwritten: links still lead here.
+pub fn stale(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    match op.block().newest() {
+        Some(entry) => dispatch(cpu, entry),
+        None => {
+            cpu.state.rip = cpu.state.regs.get64(BLOCK_RIP);
+            Exit::LOOKUP
+        }
+    }
 }
 
 /// The end of a block whose last instruction does not jump, where blocks are not linked.
