@@ -172,6 +172,90 @@ impl Vcpu {
             .then(|| HostPtr(linear.wrapping_add(entry.addend) as usize))
     }
 
+    /// Copies `len` bytes from `from` to `to` as ascending moves of `element` (1 to 8) bytes each would, if the TLB has
+    /// both sides, each within a page. Whether it did.
+    pub fn copy_ascending(&self, from: u64, to: u64, len: u64, element: u64) -> bool {
+        debug_assert!(len > 0 && len.is_multiple_of(element));
+        let (Some(from), Some(to)) = (self.host_read(from, len), self.host_write(to, len)) else { return false };
+        let (from, to, len, element) = (from.0 as *const u8, to.0 as *mut u8, len as usize, element as usize);
+        let distance = (to as usize).wrapping_sub(from as usize);
+        if distance >= len || distance == 0 {
+            // SAFETY: the two tag compares proved that `len` bytes at both addresses lie within the RAM mapping, which
+            // outlives the vCPU; `to` is writable. The ranges may overlap only with `to` below `from`, where an
+            // ascending copy is what `copy` does.
+            unsafe { std::ptr::copy(from, to, len) };
+        } else if distance >= element {
+            // Moves read what earlier ones wrote: what lies between the two addresses repeats, at a period that is a
+            // whole number of elements as long as each copy is.
+            let period = distance - distance % element;
+            let mut done = 0;
+            while done < len {
+                let n = if distance == period { (distance + done).min(len - done) } else { period.min(len - done) };
+                let source = if distance == period { 0 } else { done };
+                // SAFETY: as above. `n` is at most the distance of the two ranges, `distance + done - source`, so that
+                // they do not overlap.
+                unsafe { std::ptr::copy_nonoverlapping(from.add(source), to.add(done), n) };
+                done += n;
+            }
+        } else {
+            for at in (0..len).step_by(element) {
+                // SAFETY: as above; `at + element` is at most `len`.
+                unsafe { std::ptr::copy(from.add(at), to.add(at), element) };
+            }
+        }
+        true
+    }
+
+    /// Writes `count` copies of the low `width` bytes of `value` at `to`, if the TLB has all of it, within a page.
+    /// Whether it did.
+    pub fn fill_ascending(&self, to: u64, value: u64, width: Width, count: u64) -> bool {
+        let Some(to) = self.host_write(to, count * width.bytes()) else { return false };
+        let (to, count) = (to.0 as *mut u8, count as usize);
+        let bytes = value.to_le_bytes();
+        let bytes = &bytes[..width as usize];
+        // SAFETY: the tag compare proved that `count * width` bytes at `to` are writable and lie within the RAM
+        // mapping, which outlives the vCPU.
+        unsafe {
+            if bytes.iter().all(|b| *b == bytes[0]) {
+                std::ptr::write_bytes(to, bytes[0], count * bytes.len());
+                return true;
+            }
+            for n in 0..count {
+                match width {
+                    Width::B1 => to.add(n).write(value as u8),
+                    Width::B2 => to.cast::<u16>().add(n).write_unaligned((value as u16).to_le()),
+                    Width::B4 => to.cast::<u32>().add(n).write_unaligned((value as u32).to_le()),
+                    Width::B8 => to.cast::<u64>().add(n).write_unaligned(value.to_le()),
+                }
+            }
+        }
+        true
+    }
+
+    /// Copies as many bytes as `bytes` has from `linear`, if the TLB has all of it, within a page. Whether it did.
+    pub fn copy_out(&self, linear: u64, bytes: &mut [u8]) -> bool {
+        let Some(at) = self.host_read(linear, bytes.len() as u64) else { return false };
+        // SAFETY: the tag compare proved that the bytes lie within the RAM mapping, which outlives the vCPU and to which
+        // no reference exists.
+        unsafe { std::ptr::copy_nonoverlapping(at.0 as *const u8, bytes.as_mut_ptr(), bytes.len()) };
+        true
+    }
+
+    /// Writes `bytes` to a page of RAM that the TLB has for reading but not for writing, because it holds decoded code.
+    /// Whether it did: faults and device memory are left to element-wise accesses.
+    pub fn write_code_page(&mut self, linear: u64, bytes: &[u8]) -> bool {
+        if self.host_read(linear, bytes.len() as u64).is_none() {
+            return false;
+        }
+        match self.translate(linear, Access::Write, self.privilege()) {
+            Ok((_, Backing { write: Some(offset), .. })) => {
+                self.write_ram(offset, bytes);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Reads a value at a linear address with the running code's privilege.
     ///
     /// # Errors

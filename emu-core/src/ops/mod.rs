@@ -14,6 +14,7 @@ pub mod io;
 pub mod segment;
 pub mod sse_fp;
 pub mod stack;
+pub mod string;
 pub mod system;
 pub mod table;
 pub mod x87;

@@ -30,6 +30,10 @@ const GROUPS: &[fn(Mnemonic) -> Option<Exec>] = &[
 /// The row of `i`; #UD for what emu does not have.
 pub fn row(i: &Instruction) -> Row {
     let m = i.mnemonic();
+    // MOVSD and CMPSD are mnemonics of SSE too.
+    if i.is_string_instruction() {
+        return Row { exec: super::string::exec(m).unwrap_or(undefined) };
+    }
     let exec = special_register(i).or_else(|| shared_mnemonic(i)).or_else(|| GROUPS.iter().find_map(|rows| rows(m)));
     Row { exec: exec.unwrap_or(undefined) }
 }
