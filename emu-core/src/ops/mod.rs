@@ -5,13 +5,17 @@
 //! ([`fast`]) and for compiled tiers. Everything else is a plain function of the vCPU and the instruction.
 
 pub mod backend;
+pub mod bmi;
+pub mod crypto;
 pub mod far;
 pub mod fast;
 pub mod flags;
 pub mod integer;
 pub mod interrupt;
 pub mod io;
+pub mod mmx;
 pub mod segment;
+pub mod simd_int;
 pub mod sse_fp;
 pub mod stack;
 pub mod string;

@@ -4,7 +4,7 @@
 //! [`GROUPS`] lists the groups. Adding an instruction is one row there and one function. Moves to and from segment,
 //! control and debug registers share their mnemonics with the plain ones and are told apart here.
 
-use super::{Exec, segment, sse_fp, system};
+use super::{Exec, segment, simd_int, sse_fp, system};
 use crate::decode::insn::undefined;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
@@ -18,6 +18,9 @@ pub struct Row {
 /// The groups' rows.
 const GROUPS: &[fn(Mnemonic) -> Option<Exec>] = &[
     super::integer::exec,
+    super::bmi::exec,
+    simd_int::exec,
+    super::mmx::exec,
     super::interrupt::exec,
     super::far::exec,
     segment::exec,
@@ -63,6 +66,6 @@ fn special_register(i: &Instruction) -> Option<Exec> {
 fn shared_mnemonic(i: &Instruction) -> Option<Exec> {
     match i.code() {
         Code::Cmpsd_xmm_xmmm64_imm8 => Some(sse_fp::CMPSD),
-        _ => None,
+        code => simd_int::shared_mnemonic(code).map(|row| row.exec),
     }
 }

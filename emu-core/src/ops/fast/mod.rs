@@ -7,6 +7,7 @@
 
 pub mod form;
 pub mod jump;
+pub mod simd;
 
 use crate::cpu::Width;
 use crate::cpu::regs::{SEG_BASE, ZERO};
@@ -25,6 +26,9 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
         return None;
     }
     if let Some(found) = jump::select(cpu, insns, n) {
+        return Some(found);
+    }
+    if let Some(found) = simd::select(cpu, insns, n) {
         return Some(found);
     }
     let insn = &insns[n];
