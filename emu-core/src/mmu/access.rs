@@ -16,8 +16,8 @@ use crate::cpu::xmm::Xmm;
 use crate::decode::insn::{Insn, Mem};
 use crate::exec::Vcpu;
 use crate::mem::{Backing, Offset, PhysAddr};
-use crate::mmu::tlb::{Entry, NO_TAG};
-use crate::mmu::walk::{Access, Privilege, walk};
+use crate::mmu::tlb::{CODE, EMPTY, Entry, GLOBAL, NO_TAG};
+use crate::mmu::walk::{Access, Privilege, Translation, walk};
 
 /// A host address inside guest RAM that a TLB hit gave, good for the size that was asked for, until the next access
 /// that may change the TLB. Handlers use it at once and never keep it.
@@ -425,31 +425,50 @@ impl Vcpu {
         (linear & 0xfff) + len as u64 > 0x1000
     }
 
-    /// Translates for a data access, fills the TLB, and tells what is there.
+    /// Translates for a data access, fills the TLB, and tells what is there. The physical address counts only where the
+    /// bus is to be asked.
     fn translate(&mut self, linear: u64, access: Access, privilege: Privilege) -> Result<(PhysAddr, Backing), Fault> {
+        let entry = if privilege == Privilege::Implicit {
+            self.tlb.system_entry(linear)
+        } else if privilege == self.privilege() {
+            self.tlb.entry(linear)
+        } else {
+            &EMPTY
+        };
+        let page = linear & !0xfff;
+        let known = match access {
+            Access::Read => entry.read_tag == page,
+            Access::Write => entry.write_tag == page || (entry.read_tag == page && entry.offset_flags & CODE != 0),
+            Access::Execute => false,
+        };
+        if known {
+            let offset = (entry.offset_flags & !0xfff | linear & 0xfff) as Offset;
+            return Ok((0, Backing { read: Some(offset), write: Some(offset) }));
+        }
         self.stats.tlb_misses += 1;
         let t = walk(self, linear, access, privilege)?;
         let phys = t.phys & self.memory.a20_mask();
         let backing = self.memory.resolve(phys);
-        if privilege == self.privilege() {
-            self.fill(linear, &t, &backing);
+        if privilege == Privilege::Implicit || privilege == self.privilege() {
+            self.fill(linear, &t, &backing, privilege == Privilege::Implicit);
         }
         Ok((phys, backing))
     }
 
-    fn fill(&mut self, linear: u64, t: &crate::mmu::walk::Translation, backing: &Backing) {
+    fn fill(&mut self, linear: u64, t: &Translation, backing: &Backing, implicit: bool) {
         let Some(offset) = backing.read.or(backing.write) else { return };
         let page = linear & !0xfff;
         let frame = offset & !0xfff;
         let readable = t.readable && backing.read.is_some();
-        let writable = t.writable && backing.write == Some(offset) && !self.memory.page_holds_code(frame);
+        let writable = t.writable && backing.write == Some(offset);
+        let code = self.memory.page_holds_code(frame);
         let entry = Entry {
             read_tag: if readable { page } else { NO_TAG },
-            write_tag: if writable { page } else { NO_TAG },
+            write_tag: if writable && !code { page } else { NO_TAG },
             addend: (self.memory.ram().host_base() as u64).wrapping_add(frame as u64).wrapping_sub(page),
-            offset_global: frame as u64 | u64::from(t.global),
+            offset_flags: frame as u64 | if t.global { GLOBAL } else { 0 } | if writable && code { CODE } else { 0 },
         };
-        self.tlb.fill(linear, entry, t.size);
+        self.tlb.fill(linear, entry, t.size, implicit);
     }
 
     /// Writes RAM within one page and invalidates decoded code that it overlaps.

@@ -44,11 +44,17 @@ pub struct Entry {
     pub write_tag: u64,
     /// Added to the linear address: the host address.
     pub addend: u64,
-    /// Offset in [`crate::mem::ram::Ram`] of the page, or'ed with 1 if the translation is global.
-    pub offset_global: u64,
+    /// Offset in [`crate::mem::ram::Ram`] of the page, or'ed with [`GLOBAL`] and [`CODE`].
+    pub offset_flags: u64,
 }
 
-const EMPTY: Entry = Entry { read_tag: NO_TAG, write_tag: NO_TAG, addend: 0, offset_global: 0 };
+/// Bit of [`Entry::offset_flags`]: the translation is global.
+pub const GLOBAL: u64 = 1;
+/// Bit of [`Entry::offset_flags`]: stores are allowed, but must look for decoded code.
+pub const CODE: u64 = 2;
+
+/// An entry that matches nothing.
+pub const EMPTY: Entry = Entry { read_tag: NO_TAG, write_tag: NO_TAG, addend: 0, offset_flags: 0 };
 
 /// The TLB of one vCPU.
 pub struct Tlb {
@@ -105,12 +111,21 @@ impl Tlb {
         &self.entries[self.index(linear)]
     }
 
-    /// Fills the entry of `linear` in the current bank, unless that is the one that stays empty.
-    pub fn fill(&mut self, linear: u64, entry: Entry, page: PageSize) {
-        if self.bank == Bank::Slow as usize * SIZE {
+    /// The only entry of the supervisor bank in which `linear` can be: for implicit accesses to system structures.
+    pub fn system_entry(&self, linear: u64) -> &Entry {
+        &self.entries[((linear >> 12) as usize & (SIZE - 1)) | (Bank::Supervisor as usize * SIZE)]
+    }
+
+    /// Fills the entry of `linear` in the current bank, unless that is the one that stays empty, or in the supervisor
+    /// bank for an implicit access.
+    pub fn fill(&mut self, linear: u64, entry: Entry, page: PageSize, implicit: bool) {
+        let index = if implicit {
+            ((linear >> 12) as usize & (SIZE - 1)) | (Bank::Supervisor as usize * SIZE)
+        } else if self.bank == Bank::Slow as usize * SIZE {
             return;
-        }
-        let index = self.index(linear);
+        } else {
+            self.index(linear)
+        };
         self.used[index / 64] |= 1 << (index % 64);
         if page != PageSize::Small {
             let region = linear >> 21;
@@ -128,7 +143,7 @@ impl Tlb {
                 let bit = bits.trailing_zeros();
                 bits &= bits - 1;
                 let entry = &mut self.entries[word * 64 + bit as usize];
-                if !(keep_global && entry.offset_global & 1 != 0) {
+                if !(keep_global && entry.offset_flags & GLOBAL != 0) {
                     *entry = EMPTY;
                     *used &= !(1 << bit);
                 }
@@ -160,8 +175,9 @@ impl Tlb {
                 let bit = bits.trailing_zeros();
                 bits &= bits - 1;
                 let entry = &mut self.entries[word * 64 + bit as usize];
-                if entry.offset_global & !0xfff == page {
+                if entry.offset_flags & !0xfff == page && entry.write_tag != NO_TAG {
                     entry.write_tag = NO_TAG;
+                    entry.offset_flags |= CODE;
                 }
             }
         }
