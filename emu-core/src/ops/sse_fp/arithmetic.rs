@@ -199,9 +199,10 @@ fn step<R>(cpu: &mut Vcpu, compute: impl FnOnce(&mut SseEnv) -> R) -> Result<R, 
 fn dot_product_single(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     cpu.sse_begin()?;
     let p: [u32; 4] = products(cpu, insn)?;
-    let (low, high) = step(cpu, |env| (sse::add(env, p[0], p[1]), sse::add(env, p[2], p[3])))?;
-    let sum = step(cpu, |env| sse::add(env, low, high))?;
-    let result: [u32; 4] = std::array::from_fn(|n| if insn.imm >> n & 1 != 0 { sum } else { 0 });
+    // Every lane adds for itself, so that lanes differ in which NaN they choose: the orders are those of processors.
+    let pairs: [u32; 4] = step(cpu, |env| std::array::from_fn(|n| sse::add(env, p[n ^ 1], p[n])))?;
+    let sums: [u32; 4] = step(cpu, |env| std::array::from_fn(|n| sse::add(env, pairs[n], pairs[n ^ 2])))?;
+    let result: [u32; 4] = std::array::from_fn(|n| if insn.imm >> n & 1 != 0 { sums[n] } else { 0 });
     *cpu.xmm_mut(insn) = Xmm::from_lanes(result);
     Ok(())
 }
@@ -209,8 +210,8 @@ fn dot_product_single(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
 fn dot_product_double(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     cpu.sse_begin()?;
     let p: [u64; 2] = products(cpu, insn)?;
-    let sum = step(cpu, |env| sse::add(env, p[0], p[1]))?;
-    let result: [u64; 2] = std::array::from_fn(|n| if insn.imm >> n & 1 != 0 { sum } else { 0 });
+    let sums: [u64; 2] = step(cpu, |env| std::array::from_fn(|n| sse::add(env, p[n], p[n ^ 1])))?;
+    let result: [u64; 2] = std::array::from_fn(|n| if insn.imm >> n & 1 != 0 { sums[n] } else { 0 });
     *cpu.xmm_mut(insn) = Xmm::from_lanes(result);
     Ok(())
 }

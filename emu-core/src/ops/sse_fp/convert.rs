@@ -176,31 +176,31 @@ fn mmx_source(cpu: &mut Vcpu, insn: &Insn) -> Result<[i64; 2], Fault> {
     Ok(dwords(value))
 }
 
-/// CVTPI2PS, an MMX instruction whatever its source.
-fn mmx_to_single(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
-    cpu.sse_begin()?;
-    cpu.x87_begin()?;
-    let value = mmx_source(cpu, insn)?;
-    let [low, high]: [u32; 2] = compute(cpu, |env| value.map(|int| sse::int_to_float(env, int)))?;
-    cpu.state.fpu.enter_mmx();
-    let destination = cpu.xmm_mut(insn);
-    destination.set32(0, low);
-    destination.set32(1, high);
-    Ok(())
-}
-
-/// CVTPI2PD, which leaves the x87 alone if the source is memory.
-fn mmx_to_double(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
+/// The source of CVTPI2PS and CVTPI2PD as floating-point lanes. They leave the x87 alone if it is memory.
+fn from_mmx<T: FpLane>(cpu: &mut Vcpu, insn: &Insn) -> Result<[T; 2], Fault> {
     cpu.sse_begin()?;
     let mmx = insn.ops[1].kind != Kind::Mem;
     if mmx {
         cpu.x87_begin()?;
     }
     let value = mmx_source(cpu, insn)?;
-    let result: [u64; 2] = compute(cpu, |env| value.map(|int| sse::int_to_float(env, int)))?;
+    let result = compute(cpu, |env| value.map(|int| sse::int_to_float(env, int)))?;
     if mmx {
         cpu.state.fpu.enter_mmx();
     }
+    Ok(result)
+}
+
+fn mmx_to_single(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
+    let [low, high] = from_mmx::<u32>(cpu, insn)?;
+    let destination = cpu.xmm_mut(insn);
+    destination.set32(0, low);
+    destination.set32(1, high);
+    Ok(())
+}
+
+fn mmx_to_double(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
+    let result = from_mmx::<u64>(cpu, insn)?;
     *cpu.xmm_mut(insn) = Xmm::from_lanes(result);
     Ok(())
 }

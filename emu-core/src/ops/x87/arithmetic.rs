@@ -4,7 +4,7 @@ use super::{Exec, load_float, load_int, status};
 use crate::cpu::fault::Fault;
 use crate::decode::insn::{Insn, Kind};
 use crate::exec::Vcpu;
-use crate::softfloat::x87::{self, Class, F80, X87Env};
+use crate::softfloat::x87::{self, Class, F80, Quotient, X87Env};
 use crate::softfloat::{Relation, flags};
 use iced_x86::Mnemonic;
 
@@ -196,6 +196,7 @@ fn remainder(cpu: &mut Vcpu, insn: &Insn, function: fn(&mut X87Env, F80, F80) ->
     cpu.x87_begin()?;
     let fpu = &cpu.state.fpu;
     if fpu.is_empty(0) || fpu.is_empty(1) {
+        cpu.state.fpu.set_condition(status::C2, false);
         if cpu.x87_stack_fault(insn, false) {
             cpu.state.fpu.set_st(0, F80::INDEFINITE);
         }
@@ -203,13 +204,18 @@ fn remainder(cpu: &mut Vcpu, insn: &Insn, function: fn(&mut X87Env, F80, F80) ->
     }
     let mut env = X87Env::new(fpu.control);
     let result = function(&mut env, fpu.st(0), fpu.st(1));
-    if !cpu.x87_finish(insn, &env) {
+    let written = !cpu.x87_finish(insn, &env);
+    cpu.state.fpu.set_condition(status::C2, written && result.quotient == Quotient::Incomplete);
+    if written {
         let fpu = &mut cpu.state.fpu;
-        let quotient = result.quotient.unwrap_or(0);
         fpu.set_st(0, result.value);
+        let quotient = match result.quotient {
+            Quotient::Absent => return Ok(()),
+            Quotient::Incomplete => 0,
+            Quotient::Bits(bits) => bits,
+        };
         fpu.set_condition(status::C0, quotient & 4 != 0);
         fpu.set_condition(status::C1, quotient & 1 != 0);
-        fpu.set_condition(status::C2, result.quotient.is_none());
         fpu.set_condition(status::C3, quotient & 2 != 0);
     }
     Ok(())
@@ -219,6 +225,7 @@ fn remainder(cpu: &mut Vcpu, insn: &Insn, function: fn(&mut X87Env, F80, F80) ->
 fn reduced(cpu: &mut Vcpu, insn: &Insn, function: fn(&mut X87Env, F80) -> Option<F80>) -> Result<(), Fault> {
     cpu.x87_begin()?;
     if cpu.state.fpu.is_empty(0) {
+        cpu.state.fpu.set_condition(status::C2, false);
         if cpu.x87_stack_fault(insn, false) {
             cpu.state.fpu.set_st(0, F80::INDEFINITE);
         }
@@ -226,11 +233,11 @@ fn reduced(cpu: &mut Vcpu, insn: &Insn, function: fn(&mut X87Env, F80) -> Option
     }
     let mut env = X87Env::new(cpu.state.fpu.control);
     let result = function(&mut env, cpu.state.fpu.st(0));
-    if !cpu.x87_finish(insn, &env) {
-        cpu.state.fpu.set_condition(status::C2, result.is_none());
-        if let Some(value) = result {
-            cpu.state.fpu.set_st(0, value);
-        }
+    cpu.state.fpu.set_condition(status::C2, result.is_none());
+    if !cpu.x87_finish(insn, &env)
+        && let Some(value) = result
+    {
+        cpu.state.fpu.set_st(0, value);
     }
     Ok(())
 }
@@ -243,7 +250,11 @@ fn reduced_push(
 ) -> Result<(), Fault> {
     cpu.x87_begin()?;
     let underflow = cpu.state.fpu.is_empty(0);
+    let reports_range = insn.code != iced_x86::Code::Fxtract;
     if underflow || !cpu.state.fpu.is_empty(7) {
+        if reports_range {
+            cpu.state.fpu.set_condition(status::C2, false);
+        }
         if cpu.x87_stack_fault(insn, !underflow) {
             cpu.state.fpu.set_st(0, F80::INDEFINITE);
             cpu.state.fpu.push(F80::INDEFINITE);
@@ -252,14 +263,14 @@ fn reduced_push(
     }
     let mut env = X87Env::new(cpu.state.fpu.control);
     let result = function(&mut env, cpu.state.fpu.st(0));
-    if !cpu.x87_finish(insn, &env) {
-        if insn.code != iced_x86::Code::Fxtract {
-            cpu.state.fpu.set_condition(status::C2, result.is_none());
-        }
-        if let Some((first, second)) = result {
-            cpu.state.fpu.set_st(0, first);
-            cpu.state.fpu.push(second);
-        }
+    if reports_range {
+        cpu.state.fpu.set_condition(status::C2, result.is_none());
+    }
+    if !cpu.x87_finish(insn, &env)
+        && let Some((first, second)) = result
+    {
+        cpu.state.fpu.set_st(0, first);
+        cpu.state.fpu.push(second);
     }
     Ok(())
 }
@@ -316,8 +327,8 @@ fn compare_int<const POPS: u8>(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault>
 }
 
 fn compare_empty<const POPS: u8>(cpu: &mut Vcpu, insn: &Insn) {
+    set_relation(cpu, Relation::Unordered);
     if cpu.x87_stack_fault(insn, false) {
-        set_relation(cpu, Relation::Unordered);
         for _ in 0..POPS {
             cpu.state.fpu.pop();
         }
@@ -325,38 +336,36 @@ fn compare_empty<const POPS: u8>(cpu: &mut Vcpu, insn: &Insn) {
 }
 
 fn finish_compare<const POPS: u8>(cpu: &mut Vcpu, insn: &Insn, env: &X87Env, relation: Relation) {
+    // The codes are set whether or not an unmasked exception keeps the stack from being popped.
+    set_relation(cpu, relation);
     if !cpu.x87_finish(insn, env) {
-        set_relation(cpu, relation);
         for _ in 0..POPS {
             cpu.state.fpu.pop();
         }
     }
 }
 
-/// FCOMI and its relatives: the relation goes to ZF, PF and CF; OF, SF and AF are cleared.
+/// FCOMI and its relatives: the relation goes to ZF, PF and CF; OF, SF and AF are cleared, and C1 stays.
 fn compare_flags<const POPS: u8, const ORDERED: bool>(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     cpu.x87_begin()?;
     let other = insn.ops[1].reg;
     let fpu = &cpu.state.fpu;
-    if fpu.is_empty(0) || fpu.is_empty(other) {
-        if cpu.x87_stack_fault(insn, false) {
-            finish_compare_flags::<POPS>(cpu, Relation::Unordered);
-        }
-        return Ok(());
-    }
-    let mut env = X87Env::new(fpu.control);
-    let relation = relation::<ORDERED>(&mut env, fpu.st(0), fpu.st(other));
-    if !cpu.x87_finish(insn, &env) {
-        finish_compare_flags::<POPS>(cpu, relation);
-    }
-    Ok(())
-}
-
-fn finish_compare_flags<const POPS: u8>(cpu: &mut Vcpu, relation: Relation) {
+    let c1 = fpu.status & status::C1 != 0;
+    let (relation, done) = if fpu.is_empty(0) || fpu.is_empty(other) {
+        (Relation::Unordered, cpu.x87_stack_fault(insn, false))
+    } else {
+        let mut env = X87Env::new(fpu.control);
+        let relation = relation::<ORDERED>(&mut env, fpu.st(0), fpu.st(other));
+        let done = !cpu.x87_finish(insn, &env);
+        cpu.state.fpu.set_condition(status::C1, c1);
+        (relation, done)
+    };
+    // As with FCOM, the flags are set even if an unmasked exception keeps the stack from being popped.
     cpu.state.flags.set_bits(crate::ops::sse_fp::relation_flags(relation));
-    if POPS != 0 {
+    if done && POPS != 0 {
         cpu.state.fpu.pop();
     }
+    Ok(())
 }
 
 /// FTST.

@@ -108,6 +108,7 @@ fn free<const POP: bool>(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     cpu.x87_note(insn);
     let fpu = &mut cpu.state.fpu;
     fpu.free(insn.ops[0].reg);
+    fpu.set_condition(status::C1, false);
     if POP {
         fpu.pop();
     }

@@ -5,6 +5,7 @@ use crate::cpu::fault::Fault;
 use crate::decode::insn::{Insn, Kind};
 use crate::exec::Vcpu;
 use crate::mmu::walk::Access;
+use crate::softfloat::flags;
 use crate::softfloat::x87::{self, Constant, F80, X87Env};
 use iced_x86::Mnemonic;
 
@@ -71,8 +72,12 @@ fn push(cpu: &mut Vcpu, insn: &Insn, env: X87Env, value: F80) {
         if cpu.x87_stack_fault(insn, true) {
             cpu.state.fpu.push(F80::INDEFINITE);
         }
-    } else if !cpu.x87_finish(insn, &env) {
-        cpu.state.fpu.push(value);
+    } else {
+        // An unmasked denormal operand is reported, but loaded all the same.
+        cpu.x87_finish(insn, &env);
+        if env.unmasked() & flags::IE == 0 {
+            cpu.state.fpu.push(value);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub use convert::{
     BCD_INDEFINITE, from_bcd, from_double, from_int, from_single, to_bcd, to_double, to_int, to_int_truncated,
     to_single, widen_double, widen_single,
 };
-pub use remainder::{Remainder, extract, ieee_remainder, partial_remainder, round_to_integral, scale};
+pub use remainder::{Quotient, Remainder, extract, ieee_remainder, partial_remainder, round_to_integral, scale};
 pub use transcendental::{
     arc_tangent, cosine, exp2_minus_1, log2_plus_1_times, log2_times, sine, sine_cosine, tangent,
 };

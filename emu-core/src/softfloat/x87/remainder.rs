@@ -8,8 +8,18 @@ use super::{F80, Operand, X87Env, from_int, pack, special_operand, special_opera
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remainder {
     pub value: F80,
-    /// The low three bits of the quotient (C1, C3, C0 from bit 0 up), or `None` if the reduction is incomplete (C2).
-    pub quotient: Option<u8>,
+    pub quotient: Quotient,
+}
+
+/// What the condition codes tell of a remainder's quotient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quotient {
+    /// There is none, because the result is a NaN: C2 is cleared and C0 and C3 stay.
+    Absent,
+    /// The reduction is incomplete: C2 is set and the others are cleared.
+    Incomplete,
+    /// Its low three bits: C1, C3, C0 from bit 0 up. C2 is cleared.
+    Bits(u8),
 }
 
 /// FPREM: the remainder of `a / b` with a truncated quotient.
@@ -23,21 +33,21 @@ pub fn ieee_remainder(env: &mut X87Env, a: F80, b: F80) -> Remainder {
 }
 
 fn remainder(env: &mut X87Env, a: F80, b: F80, to_nearest: bool) -> Remainder {
-    let complete = |value| Remainder { value, quotient: Some(0) };
+    let special = |value| Remainder { value, quotient: Quotient::Absent };
     if let Some(value) = special_operands(env, a, b) {
-        return complete(value);
+        return special(value);
     }
     let (x, x_denormal) = unpack(a);
     let (y, y_denormal) = unpack(b);
     if matches!(x, Operand::Infinity) || matches!(y, Operand::Zero) {
-        return complete(env.invalid());
+        return special(env.invalid());
     }
     if x_denormal || y_denormal {
         env.raise(flags::DE);
     }
     match (x, y) {
         (Operand::Finite(x), Operand::Finite(y)) => finite_remainder(env, x, y, to_nearest),
-        _ => complete(a.canonical()),
+        _ => Remainder { value: a.canonical(), quotient: Quotient::Bits(0) },
     }
 }
 
@@ -48,10 +58,10 @@ fn finite_remainder(env: &mut X87Env, x: Finite, y: Finite, to_nearest: bool) ->
         let step = (gap & 31) | 32;
         let rest = (u128::from(x.significand) << step) % u128::from(y.significand);
         let value = scaled(env, x.negative, x.exponent - step, rest);
-        return Remainder { value, quotient: None };
+        return Remainder { value, quotient: Quotient::Incomplete };
     }
     if gap < if to_nearest { -1 } else { 0 } {
-        return Remainder { value: pack(env, x.widen(), 64), quotient: Some(0) };
+        return Remainder { value: pack(env, x.widen(), 64), quotient: Quotient::Bits(0) };
     }
     // Both on the scale of the smaller exponent.
     let (dividend, divisor) = if gap < 0 {
@@ -68,7 +78,7 @@ fn finite_remainder(env: &mut X87Env, x: Finite, y: Finite, to_nearest: bool) ->
         negative = !negative;
     }
     let value = if rest == 0 { F80::zero(x.negative) } else { scaled(env, negative, x.exponent.min(y.exponent), rest) };
-    Remainder { value, quotient: Some(quotient as u8 & 7) }
+    Remainder { value, quotient: Quotient::Bits(quotient as u8 & 7) }
 }
 
 /// A remainder of at most 65 bits in units of the last place at `exponent`; exact, unless it underflows unmasked.

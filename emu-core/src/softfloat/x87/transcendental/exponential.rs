@@ -9,8 +9,8 @@ use super::fixed::{alternating_series, inexact, inverse_factorials, mul_high, se
 /// 1/1!, 1/2!, 1/3!, ... in Q126, so that the sum has room above one.
 const EXPONENTIAL: [u128; 15] = inverse_factorials(1 << 126, 2, 1);
 
-/// F2XM1: `2^a - 1` for `a` from -1 to 1. Outside that range the architecture leaves the result undefined; here it is
-/// the operand.
+/// F2XM1: `2^a - 1` for `a` from -1 to 1. Outside that range the architecture leaves the result undefined; here as in
+/// processors it is the operand.
 pub fn exp2_minus_1(env: &mut X87Env, a: F80) -> F80 {
     if let Some(result) = special_operand(env, a) {
         return result;
@@ -24,8 +24,8 @@ pub fn exp2_minus_1(env: &mut X87Env, a: F80) -> F80 {
         env.raise(flags::DE);
     }
     if x.exponent >= 0 {
-        let minus_one = a == F80::ONE.negated();
-        return if minus_one { F80::assemble(true, -1, 1 << 63) } else { a };
+        env.raise(flags::PE);
+        return if a == F80::ONE.negated() { F80::assemble(true, -1, 1 << 63) } else { a };
     }
     // t = a ln 2; the series is for t / 4, at most 0.174 in magnitude, where 15 terms give 2^-85.
     let quarter = Wide::normalised(x.negative, x.exponent - 2, mul_high(x.widen().significand, LN_2));

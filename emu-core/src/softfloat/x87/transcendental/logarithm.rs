@@ -145,7 +145,7 @@ pub fn log2_times(env: &mut X87Env, x: F80, y: F80) -> F80 {
 }
 
 /// FYL2XP1: `y` times the base-2 logarithm of `x + 1`. The architecture defines it for |x| below 1 - sqrt(1/2); here it
-/// is correct for all x above -1, and invalid from there on.
+/// is correct for all x above -1, and below that x itself as in processors.
 pub fn log2_plus_1_times(env: &mut X87Env, x: F80, y: F80) -> F80 {
     if let Some(result) = special_operands(env, x, y) {
         return result;
@@ -155,7 +155,6 @@ pub fn log2_plus_1_times(env: &mut X87Env, x: F80, y: F80) -> F80 {
     let invalid = match (a, b) {
         (Operand::Infinity, _) => x.is_negative() || matches!(b, Operand::Zero),
         (Operand::Zero, Operand::Infinity) => true,
-        (Operand::Finite(a), _) => a.negative && a.exponent >= 0,
         _ => false,
     };
     if invalid {
@@ -168,6 +167,10 @@ pub fn log2_plus_1_times(env: &mut X87Env, x: F80, y: F80) -> F80 {
     match (a, b) {
         (Operand::Infinity, _) | (_, Operand::Infinity) => F80::infinity(negative),
         (Operand::Zero, _) | (_, Operand::Zero) => F80::zero(negative),
+        (Operand::Finite(a), Operand::Finite(_)) if a.negative && a.exponent >= 0 => {
+            env.raise(flags::PE);
+            x
+        }
         (Operand::Finite(a), Operand::Finite(b)) => multiply(env, log2_of_one_plus(a), b),
     }
 }
