@@ -3,3 +3,4 @@
 pub mod boot_case;
 pub mod guest;
 pub mod initramfs;
+pub mod machine;
