@@ -1,10 +1,12 @@
 //! The architectural state of one processor.
 
 pub mod control;
+pub mod cpuid;
 pub mod fault;
 pub mod features;
 pub mod fpu;
 pub mod model;
+pub mod random;
 pub mod regs;
 pub mod rflags;
 pub mod segment;
@@ -12,6 +14,7 @@ pub mod xmm;
 
 use control::{CR0_ET, CR0_PE, CR0_PG, EFER_LMA};
 use fpu::FpuState;
+use random::Random;
 use regs::{BLOCK_RIP, RegFile, SEG_BASE};
 use rflags::{FIXED, LazyFlags, SYSTEM, VM};
 use segment::{Seg, Segment, TableRegister};
@@ -98,6 +101,8 @@ pub struct Msrs {
     pub tsc_aux: u64,
     /// Added to virtual time to give the time-stamp counter.
     pub tsc_offset: u64,
+    /// What software has added to the counter so far.
+    pub tsc_adjust: u64,
     pub pat: u64,
     pub misc_enable: u64,
     pub spec_ctrl: u64,
@@ -138,6 +143,8 @@ pub struct CpuState {
     pub pending_debug: u64,
     /// What the processor is doing.
     pub activity: Activity,
+    /// MONITOR has been executed, and nothing has been delivered since.
+    pub monitor_armed: bool,
     pub ldtr: Segment,
     pub tr: Segment,
     pub gdtr: TableRegister,
@@ -152,6 +159,8 @@ pub struct CpuState {
     pub dr: [u64; 8],
     pub xcr0: u64,
     pub msrs: Msrs,
+    /// What RDRAND draws from; survives a reset.
+    pub random: Random,
     /// x87 and MMX.
     pub fpu: FpuState,
     pub mxcsr: u32,
@@ -174,6 +183,7 @@ impl CpuState {
             nmi_blocked: false,
             pending_debug: 0,
             activity: Activity::Running,
+            monitor_armed: false,
             ldtr: Segment { attributes: 0x82, limit: 0xffff, ..Segment::default() },
             tr: Segment { attributes: 0x8b, limit: 0xffff, ..Segment::default() },
             gdtr: TableRegister { base: 0, limit: 0xffff },
@@ -185,6 +195,7 @@ impl CpuState {
             pdptes: [0; 4],
             dr: [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400],
             xcr0: 1,
+            random: Random::seeded([0; 32]),
             msrs: Msrs { pat: 0x0007_0406_0007_0406, misc_enable: 1, ..Msrs::default() },
             fpu: FpuState::reset(),
             mxcsr: 0x1f80,

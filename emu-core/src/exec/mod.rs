@@ -16,16 +16,15 @@ pub mod task_switch;
 pub mod thread;
 
 use crate::bus::Bus;
-use crate::cpu::control::{CR0_AM, CR0_EM, CR0_TS, CR4_OSFXSR};
+use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR};
 use crate::cpu::fault::Fault;
 use crate::cpu::model::CpuModel;
-use crate::cpu::rflags::AC;
 use crate::cpu::segment::{Seg, Segment};
 use crate::cpu::{CpuState, Width};
 use crate::decode::insn::Insn;
 use crate::irq::{CpuPins, IrqLine};
 use crate::mem::{GuestMemory, Offset};
-use crate::mmu::tlb::{Bank, Tlb};
+use crate::mmu::tlb::Tlb;
 use crate::mmu::walk::Access;
 use cache::{BlockCache, ModeKey};
 use std::sync::Arc;
@@ -167,7 +166,9 @@ impl Vcpu {
 
     /// Processor reset (power-on values, caches dropped).
     pub fn reset(&mut self) {
+        let random = self.state.random.clone();
         self.state = CpuState::reset();
+        self.state.random = random;
         self.flush_tlb(false);
         self.mode_changed();
     }
@@ -212,38 +213,10 @@ impl Vcpu {
         }
         self.watching =
             s.dr[7] & 0xff != 0 && (0..4).any(|n| s.dr[7] >> (2 * n) & 3 != 0 && s.dr[7] >> (16 + 4 * n) & 3 != 0);
-        let aligned = s.cpl == 3 && s.cr0 & CR0_AM != 0 && s.has(AC);
-        let bank = if self.watching || aligned {
-            Bank::Slow
-        } else if s.cpl == 3 {
-            Bank::User
-        } else if s.has(AC) {
-            Bank::SupervisorAc
-        } else {
-            Bank::Supervisor
-        };
+        let user = if s.cpl == 3 { 1 << 15 } else { 0 };
         self.mode = key;
-        self.tlb.select(bank);
-        self.jump_tag = self.space << 16 | u64::from(key) | if s.cpl == 3 { 1 << 15 } else { 0 };
-        self.leave = true;
-    }
-
-    /// Drops cached translations; with `keep_global` those of global pages stay.
-    pub fn flush_tlb(&mut self, keep_global: bool) {
-        self.tlb.flush(keep_global);
-        self.flush_fetch();
-    }
-
-    /// INVLPG of one page.
-    pub fn flush_tlb_page(&mut self, linear: u64) {
-        self.tlb.flush_page(linear);
-        self.flush_fetch();
-    }
-
-    fn flush_fetch(&mut self) {
-        self.fetch.clear();
-        self.space = self.space.wrapping_add(1) & 0xffff_ffff_ffff;
-        self.jump_tag = self.space << 16 | (self.jump_tag & 0xffff);
+        self.jump_tag = self.space << 16 | u64::from(key) | user;
+        self.select_bank();
         self.leave = true;
     }
 

@@ -21,6 +21,8 @@ use iced_x86::{Decoder, DecoderError};
 pub const DR6_BS: u64 = 1 << 14;
 /// DR6.BD: an access to a debug register while DR7.GD is set.
 pub const DR6_BD: u64 = 1 << 13;
+/// DR7.GD: any access to a debug register faults.
+pub const DR7_GD: u64 = 1 << 13;
 /// DR6.BT: a task switch to a TSS with its T bit set.
 pub const DR6_BT: u64 = 1 << 15;
 
@@ -166,6 +168,7 @@ impl Vcpu {
 
     fn deliver(&mut self, vector: u8, source: Source) {
         self.insn_rip = self.state.rip;
+        self.state.monitor_armed = false;
         self.budget -= 1;
         self.stats.delivered += 1;
         tracing::debug!(target: "int", vector, rip = format_args!("{:#x}", self.state.rip), "external interrupt");
@@ -181,6 +184,7 @@ impl Vcpu {
         self.leave = true;
         self.state.interrupt_shadow = false;
         self.state.debug_shadow = false;
+        self.state.monitor_armed = false;
         self.chain.clear();
         let mut current = first;
         let mut previous: Option<u8> = None;
@@ -215,6 +219,10 @@ impl Vcpu {
             let error = if vector == fault::DF { Some(0) } else { error };
             if vector == fault::PF {
                 self.state.cr2 = address;
+            }
+            if vector == fault::DB {
+                // Or the handler could not touch the debug registers.
+                self.state.dr[7] &= !DR7_GD;
             }
             self.budget -= 1;
             self.stats.delivered += 1;

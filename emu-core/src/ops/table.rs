@@ -26,6 +26,7 @@ const GROUPS: &[fn(Mnemonic) -> Option<Exec>] = &[
     segment::exec,
     super::flags::exec,
     super::io::exec,
+    system::exec,
     super::sse_fp::exec,
     super::x87::exec,
 ];
