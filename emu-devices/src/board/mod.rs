@@ -1,5 +1,6 @@
 //! The board: what wires a PC together, what starts a kernel on it, and the loop that runs it.
 
+pub mod acpi;
 pub mod boot_state;
 pub mod kernel;
 pub mod linux_boot;

@@ -1,0 +1,194 @@
+//! The ACPI tables of the PC: ACPI 6.5 chapter 5, for operating systems since ACPI 1.0 (RSDT and XSDT).
+//!
+//! ```text
+//!  RSDP --+-> RSDT, XSDT --> FADT --> FACS, DSDT (see dsdt.rs)
+//!                            MADT   HPET
+//! ```
+//! All tables lie in one image, which starts with the RSDP. Deliberately absent: MCFG (no PCI Express), SRAT, SMBIOS,
+//! and sleep states other than S5.
+
+mod dsdt;
+
+use super::post::PM_BASE;
+use crate::intc::{ioapic, lapic};
+use crate::pci::piix4::{ACPI_DISABLE, ACPI_ENABLE, APMC};
+use crate::timer::hpet;
+use acpi_tables::Aml;
+use acpi_tables::facs::FACS;
+use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::sdt::{GenericAddress, Sdt};
+use acpi_tables::xsdt::XSDT;
+
+const OEM: [u8; 6] = *b"EMU   ";
+const OEM_TABLE: [u8; 8] = *b"EMUPC   ";
+const OEM_REVISION: u32 = 1;
+const SCI_IRQ: u8 = 9;
+/// The reset control register of the PIIX3, and what resets the machine there.
+const RESET_PORT: u64 = 0xcf9;
+const RESET_VALUE: u8 = 0x06;
+/// The index of the century in CMOS RAM.
+const CENTURY: u8 = 0x32;
+/// Lines that PCI interrupts and the SCI use: level-triggered, active high. As in QEMU's `pc`, 5 is among them.
+const LEVEL_IRQS: [u8; 4] = [5, 9, 10, 11];
+
+/// What the tables tell about.
+#[derive(Clone, Copy, Debug)]
+pub struct AcpiConfig {
+    /// Bytes of RAM below 4 GiB: the PCI memory window starts there.
+    pub low_ram: u64,
+    /// Which of COM1 to COM4 exist.
+    pub serials: [bool; 4],
+    /// Whether there is a PS/2 controller.
+    pub i8042: bool,
+    /// Whether there are a local APIC and an I/O APIC.
+    pub apic: bool,
+}
+
+/// The tables, for the physical address that they were built for.
+#[derive(Clone, Debug)]
+pub struct AcpiTables {
+    /// Their bytes; the first are the RSDP's.
+    pub image: Vec<u8>,
+}
+
+impl AcpiTables {
+    /// The tables for `config` at the physical address `base`, a multiple of 64.
+    pub fn build(config: &AcpiConfig, base: u32) -> AcpiTables {
+        let mut image = Image { base, bytes: vec![0; 64] };
+        let facs = image.add(&FACS::new());
+        let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM, OEM_TABLE, OEM_REVISION);
+        dsdt.append_slice(&dsdt::build(config));
+        let dsdt = image.add(&dsdt);
+        let mut tables = vec![image.add(&fadt(config, facs, dsdt))];
+        if config.apic {
+            tables.push(image.add(&madt()));
+        }
+        tables.push(image.add(&hpet_table()));
+        let mut rsdt = Sdt::new(*b"RSDT", 36, 1, OEM, OEM_TABLE, OEM_REVISION);
+        let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
+        for table in tables {
+            rsdt.append_slice(&table.to_le_bytes());
+            xsdt.add_entry(table.into());
+        }
+        let rsdt = image.add(&rsdt);
+        let xsdt = image.add(&xsdt);
+        image.bytes[..36].copy_from_slice(&rsdp(rsdt, xsdt));
+        AcpiTables { image: image.bytes }
+    }
+}
+
+struct Image {
+    base: u32,
+    bytes: Vec<u8>,
+}
+
+impl Image {
+    /// Appends a table on a 64-byte boundary, which the FACS needs; its physical address.
+    fn add(&mut self, table: &dyn Aml) -> u32 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
+        let at = self.base + self.bytes.len() as u32;
+        table.to_aml_bytes(&mut self.bytes);
+        at
+    }
+}
+
+/// The root pointer, ACPI 6.5 table 5.3. Written by hand since acpi_tables leaves out the RSDT.
+fn rsdp(rsdt: u32, xsdt: u32) -> [u8; 36] {
+    let mut rsdp = [0; 36];
+    rsdp[..8].copy_from_slice(b"RSD PTR ");
+    rsdp[9..15].copy_from_slice(&OEM);
+    rsdp[15] = 2;
+    rsdp[16..20].copy_from_slice(&rsdt.to_le_bytes());
+    rsdp[20] = 36;
+    rsdp[24..28].copy_from_slice(&xsdt.to_le_bytes());
+    rsdp[8] = checksum(&rsdp[..20]);
+    rsdp[32] = checksum(&rsdp);
+    rsdp
+}
+
+/// What makes the bytes sum up to zero.
+fn checksum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0u8, |sum, b| sum.wrapping_sub(*b))
+}
+
+fn fadt(config: &AcpiConfig, facs: u32, dsdt: u32) -> impl Aml {
+    const LEGACY_DEVICES: u16 = 1 << 0;
+    const HAS_8042: u16 = 1 << 1;
+    const NO_VGA: u16 = 1 << 2;
+    let pm = u32::from(PM_BASE);
+    let io = |width: u8, access, port: u32| GAS::new(AddressSpace::SystemIo, width, 0, access, port.into());
+    let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION)
+        .preferred_pm_profile(PmProfile::Desktop)
+        .firmware_ctrl_32(facs)
+        .gpe_info(pm + 0x0c, 0, 4, 0, 0);
+    // The power button is fixed hardware, the sleep button absent; the alarm cannot wake from S5.
+    for flag in [Flags::Wbinvd, Flags::ProcC1, Flags::SlpButton, Flags::FixRtc, Flags::ResetRegSup] {
+        fadt = fadt.flag(flag);
+    }
+    fadt.dsdt = dsdt.into();
+    fadt.x_dsdt = u64::from(dsdt).into();
+    fadt.sci_int = u16::from(SCI_IRQ).into();
+    fadt.smi_cmd = u32::from(APMC).into();
+    fadt.acpi_enable = ACPI_ENABLE;
+    fadt.acpi_disable = ACPI_DISABLE;
+    fadt.pm1a_evt_blk = pm.into();
+    fadt.pm1a_cnt_blk = (pm + 4).into();
+    fadt.pm_tmr_blk = (pm + 8).into();
+    fadt.pm1_evt_len = 4;
+    fadt.pm1_cnt_len = 2;
+    fadt.pm_tmr_len = 4;
+    fadt.x_pm1a_evt_blk = io(32, AccessSize::WordAccess, pm);
+    fadt.x_pm1a_cnt_blk = io(16, AccessSize::WordAccess, pm + 4);
+    fadt.x_pm_tmr_blk = io(32, AccessSize::DwordAccess, pm + 8);
+    fadt.x_gpe0_blk = io(32, AccessSize::ByteAccess, pm + 0x0c);
+    // Latencies that say: no C2, no C3.
+    fadt.p_lvl2_lat = 0x0fff.into();
+    fadt.p_lvl3_lat = 0x0fff.into();
+    fadt.century = CENTURY;
+    fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_VGA | if config.i8042 { HAS_8042 } else { 0 }).into();
+    fadt.reset_reg = GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, RESET_PORT);
+    fadt.reset_value = RESET_VALUE;
+    fadt.finalize()
+}
+
+/// The interrupt controllers, ACPI 6.5 5.2.12. Written by hand since acpi_tables knows no interrupt source overrides.
+fn madt() -> Sdt {
+    const PCAT_COMPAT: u32 = 1;
+    const LEVEL_ACTIVE_HIGH: u16 = 0b11_01;
+    let mut madt = Sdt::new(*b"APIC", 36, 3, OEM, OEM_TABLE, OEM_REVISION);
+    madt.append_slice(&(lapic::DEFAULT_BASE as u32).to_le_bytes());
+    madt.append_slice(&PCAT_COMPAT.to_le_bytes());
+    // Processor local APIC: UID 0, ID 0, enabled.
+    madt.append_slice(&[0, 8, 0, 0, 1, 0, 0, 0]);
+    // I/O APIC: ID 0, from interrupt 0.
+    let address = (ioapic::REGION.base as u32).to_le_bytes();
+    madt.append_slice(&[&[1, 12, 0, 0][..], &address, &[0; 4]].concat());
+    let mut source_override = |irq: u8, input: u8, flags: u16| {
+        let [low, high] = flags.to_le_bytes();
+        madt.append_slice(&[2, 10, 0, irq, input, 0, 0, 0, low, high]);
+    };
+    source_override(0, 2, 0);
+    LEVEL_IRQS.into_iter().for_each(|irq| source_override(irq, irq, LEVEL_ACTIVE_HIGH));
+    // Local APIC NMI: all processors, LINT1.
+    madt.append_slice(&[4, 6, 0xff, 0, 0, 1]);
+    madt
+}
+
+/// IA-PC HPET specification 1.0a, 3.2.4.
+fn hpet_table() -> Sdt {
+    let mut table = Sdt::new(*b"HPET", 36, 1, OEM, OEM_TABLE, OEM_REVISION);
+    table.append_slice(&(hpet::GCAP_ID as u32).to_le_bytes());
+    let address = GenericAddress {
+        register_bit_width: 0,
+        access_size: 0,
+        ..GenericAddress::mmio_address::<u64>(hpet::REGION.base)
+    };
+    table.append(address);
+    // Number 0; no minimum tick given; no page protection.
+    table.append_slice(&[0; 4]);
+    table
+}
+
+#[cfg(test)]
+mod tests;
