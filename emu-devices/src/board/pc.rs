@@ -9,14 +9,18 @@
 //! Devices poll in the order in which they are plugged in. A processor model without APIC gets the 8259 pair's INTR
 //! directly, and no I/O APIC. Deliberately absent, for now: IDE, floppy, VGA, network, USB.
 
+use super::acpi::{AcpiConfig, AcpiTables};
 use super::boot_state::{BootState, firmware_mtrrs};
 use super::kernel::{Kernel, KernelError, KernelOptions};
 use super::machine::{Machine, MachineOptions};
+use super::memory_map::FIRMWARE_TABLES;
 use super::post::{self, HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS};
 use crate::char::CharBackend;
 use crate::char::debug_exit::DebugExit;
 use crate::char::debugcon::Debugcon;
 use crate::char::uart16550::Uart16550;
+use crate::input::InputQueue;
+use crate::input::i8042::I8042;
 use crate::intc::ioapic::{self, IoApic, IoApicCore};
 use crate::intc::lapic::{self, Lapic, LapicCore, LapicFeatures};
 use crate::intc::pic::Pic;
@@ -26,6 +30,7 @@ use crate::pci::host_i440fx::HostBridge;
 use crate::pci::piix3::{Piix3, Piix3Core};
 use crate::pci::piix4::{FrontPanel, Piix4Pm};
 use crate::port92::Port92;
+use crate::rtc::{CmosLayout, Rtc, StartTime};
 use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
 use emu_core::bus::Bus;
@@ -102,6 +107,8 @@ pub struct Pc {
     pub front_panel: FrontPanel,
     /// The NMI button: a rise.
     pub nmi: IrqLine,
+    /// What the user of keyboard and mouse does.
+    pub input: InputQueue,
     /// Where PCI functions plug in.
     pub pci: PciBus,
     /// Their interrupts.
@@ -137,6 +144,19 @@ impl Pc {
         let gated = |pin| IrqLine::new(vec![(gate_core.clone() as Arc<dyn IrqInput>, pin)]);
         bus.attach(Box::new(Pit::new(gated(hpet::pin::PIT))));
         attach_at(&bus, gate, Space::Memory, hpet::REGION);
+        let mut rtc = Rtc::new(gated(hpet::pin::RTC), StartTime { seconds: config.date, nanos: 0 });
+        rtc.set_layout(&CmosLayout {
+            low_ram: bus.memory().low_ram(),
+            high_ram: bus.memory().high_ram(),
+            cpus: 1,
+            fpu: model.supports(Feature::Fpu),
+            mouse: true,
+            floppies: [0; 2],
+            boot_order: [2, 3, 0],
+        });
+        bus.attach(Box::new(rtc));
+        let input = InputQueue::new();
+        bus.attach(Box::new(I8042::new(isa(1), isa(12), input.clone())));
         bus.attach(Box::new(Port92::default()));
         let present = std::array::from_fn(|i| config.serials[i].is_some());
         for (i, backend) in config.serials.into_iter().enumerate() {
@@ -163,7 +183,7 @@ impl Pc {
         let vcpu = Vcpu::new(model.clone(), bus.clone());
         let boot = boot(config.boot, model, present);
         let machine = Machine::new(bus, vcpu, boot, config.options);
-        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, pci, intx })
+        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx })
     }
 }
 
@@ -212,10 +232,14 @@ impl Interrupts {
 /// What the machine does after each reset.
 fn boot(boot: PcBoot, model: Arc<CpuModel>, serials: [bool; SERIALS]) -> Box<dyn super::machine::Boot<PcError>> {
     let long_mode = model.supports(Feature::Lm);
+    let apic = model.supports(Feature::Apic);
     Box::new(move |bus: &Bus| -> Result<Option<BootState>, PcError> {
         let PcBoot::Kernel(kernel, options) = &boot else { return Ok(None) };
         post::initialise(bus, serials);
-        let mut state = kernel.load(bus.memory(), options, 0, long_mode)?;
+        let memory = bus.memory();
+        let tables = AcpiConfig { low_ram: memory.low_ram(), serials, i8042: true, apic };
+        memory.write(FIRMWARE_TABLES, &AcpiTables::build(&tables, FIRMWARE_TABLES as u32).image);
+        let mut state = kernel.load(memory, options, FIRMWARE_TABLES, long_mode)?;
         state.msrs = firmware_mtrrs(model.physical_bits());
         Ok(Some(state))
     })
