@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod char;
+pub mod dma;
 pub mod input;
 pub mod intc;
 pub mod pci;

@@ -20,7 +20,7 @@ const PM: u8 = 0x80;
 impl Encoding {
     /// A number of 0 to 99.
     pub fn encode(self, n: u8) -> u8 {
-        if self.binary { n } else { (n / 10 % 10) << 4 | n % 10 }
+        if self.binary { n } else { ((n / 10 % 10) << 4) | (n % 10) }
     }
 
     /// The number that a register holds. Digits beyond 9 count for what they are.
@@ -33,7 +33,7 @@ impl Encoding {
         if self.hours_24 {
             return self.encode(hour);
         }
-        let twelve = if hour % 12 == 0 { 12 } else { hour % 12 };
+        let twelve = if hour.is_multiple_of(12) { 12 } else { hour % 12 };
         self.encode(twelve) | if hour >= 12 { PM } else { 0 }
     }
 

@@ -138,7 +138,7 @@ impl Pit {
     /// Sets when the next owed interrupt comes: in the middle between this regular one and the next.
     fn schedule(&mut self, now: Instant) {
         let s = &mut self.state;
-        match s.counters[0].to_rise() {
+        match s.counters[0].clocks_to_rise() {
             _ if s.owed == 0 => s.repay_at = None,
             Some(clocks) => s.repay_at = Some(now.plus_nanos(clocks * (1_000_000_000 / 2) / CLOCK)),
             None => s.owed = 0,
@@ -172,7 +172,7 @@ impl Pit {
 
     fn read_port_b(&self) -> u8 {
         let s = &self.state;
-        let refresh = if s.tick / REFRESH % 2 != 0 { port_b::REFRESH } else { 0 };
+        let refresh = if !(s.tick / REFRESH).is_multiple_of(2) { port_b::REFRESH } else { 0 };
         let out_2 = if s.counters[2].out() { port_b::OUT_2 } else { 0 };
         s.port_b | refresh | out_2
     }
@@ -209,7 +209,8 @@ impl Device for Pit {
 
     fn poll_at(&self) -> Option<Instant> {
         let s = &self.state;
-        let rise = s.counters[0].to_rise().map(|clocks| Instant::from_ticks(s.tick.saturating_add(clocks), CLOCK));
+        let rise =
+            s.counters[0].clocks_to_rise().map(|clocks| Instant::from_ticks(s.tick.saturating_add(clocks), CLOCK));
         rise.into_iter().chain(s.repay_at).min()
     }
 

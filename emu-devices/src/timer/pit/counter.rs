@@ -151,7 +151,7 @@ impl Counter {
     }
 
     /// Clocks until CE reaches zero.
-    fn to_zero(&self) -> u32 {
+    fn clocks_to_zero(&self) -> u32 {
         if self.count == 0 { self.modulus() } else { self.count }
     }
 
@@ -260,7 +260,7 @@ impl Counter {
         if self.control & 1 == 0 {
             return n as u16;
         }
-        (n / 1000 % 10 << 12 | n / 100 % 10 << 8 | n / 10 % 10 << 4 | n % 10) as u16
+        ((n / 1000 % 10) << 12 | (n / 100 % 10) << 8 | (n / 10 % 10) << 4 | (n % 10)) as u16
     }
 
     /// Clocks in the half-cycle of mode 3 that has OUT at `out`.
@@ -270,7 +270,7 @@ impl Counter {
 
     fn load_half(&mut self) {
         self.count = self.half(self.out);
-        self.odd = self.initial() % 2 != 0;
+        self.odd = !self.initial().is_multiple_of(2);
         self.null_count = false;
     }
 
@@ -303,22 +303,24 @@ impl Counter {
     }
 
     /// Clocks until OUT changes or CE is loaded, while counting; `None` for never.
-    fn to_event(&self) -> Option<u32> {
+    fn clocks_to_event(&self) -> Option<u32> {
         match self.mode() {
-            Mode::InterruptOnTerminalCount | Mode::HardwareRetriggerableOneShot => self.armed.then(|| self.to_zero()),
-            Mode::RateGenerator => Some(if self.out { self.to_zero() - 1 } else { 1 }.max(1)),
+            Mode::InterruptOnTerminalCount | Mode::HardwareRetriggerableOneShot => {
+                self.armed.then(|| self.clocks_to_zero())
+            }
+            Mode::RateGenerator => Some(if self.out { self.clocks_to_zero() - 1 } else { 1 }.max(1)),
             Mode::SquareWave => Some(self.count.max(1)),
             Mode::SoftwareTriggeredStrobe | Mode::HardwareTriggeredStrobe => {
                 if !self.out {
                     Some(1)
                 } else {
-                    self.armed.then(|| self.to_zero())
+                    self.armed.then(|| self.clocks_to_zero())
                 }
             }
         }
     }
 
-    /// The event of [`Counter::to_event`]. Whether OUT rose.
+    /// The event of [`Counter::clocks_to_event`]. Whether OUT rose.
     fn event(&mut self) -> bool {
         match self.mode() {
             Mode::InterruptOnTerminalCount | Mode::HardwareRetriggerableOneShot => {
@@ -360,7 +362,7 @@ impl Counter {
             if !self.counts() {
                 break;
             }
-            match self.to_event() {
+            match self.clocks_to_event() {
                 Some(n) if u64::from(n) <= clocks => {
                     clocks -= u64::from(n);
                     rises += u64::from(self.event());
@@ -387,15 +389,15 @@ impl Counter {
     }
 
     /// Clocks until OUT rises next if nobody touches the counter; `None` for never.
-    pub fn to_rise(&self) -> Option<u64> {
+    pub fn clocks_to_rise(&self) -> Option<u64> {
         if self.load || self.trigger {
             let mut loaded = *self;
-            return if loaded.load_element() { Some(1) } else { loaded.to_rise().map(|n| n + 1) };
+            return if loaded.load_element() { Some(1) } else { loaded.clocks_to_rise().map(|n| n + 1) };
         }
         if !self.counts() {
             return None;
         }
-        let event = u64::from(self.to_event()?);
+        let event = u64::from(self.clocks_to_event()?);
         Some(match self.mode() {
             Mode::InterruptOnTerminalCount | Mode::HardwareRetriggerableOneShot => event,
             Mode::RateGenerator | Mode::SoftwareTriggeredStrobe | Mode::HardwareTriggeredStrobe if self.out => {

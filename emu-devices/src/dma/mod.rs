@@ -1,0 +1,3 @@
+//! Direct memory access by ISA devices.
+
+pub mod i8237;
