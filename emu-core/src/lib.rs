@@ -5,6 +5,7 @@
 pub mod bus;
 pub mod clock;
 pub mod cpu;
+pub mod debug;
 pub mod decode;
 pub mod device;
 pub mod exec;

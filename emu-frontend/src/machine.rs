@@ -1,10 +1,142 @@
 //! The machine behind a configuration: board, processor, monitor, and what its end means for the exit status.
 
 use crate::char::Characters;
-use crate::cli::config::Config;
+use crate::cli::config::{Config, SERIAL_PORTS};
 use crate::cli::error::StartError;
+use crate::cli::value::show_size;
+use crate::monitor::{self, Remote};
 use crate::run::BootImages;
+use crate::{daemon, exit, report};
+use emu_core::clock::ClockMode;
+use emu_core::device::{Region, ResetKind};
+use emu_core::exec::Vcpu;
+use emu_core::irq::IrqLine;
+use emu_devices::board::machine::{Control, MachineOptions, Outcome};
+use emu_devices::board::pc::{Pc, PcBoot, PcConfig, PcError};
+use emu_devices::char::CharBackend;
+use emu_devices::pci::piix4::FrontPanel;
+use std::sync::{Arc, Mutex, PoisonError};
 
-pub fn run(_config: &Config, _images: BootImages, _characters: Characters) -> Result<String, StartError> {
-    Err(StartError::Other("the board is not wired yet".into()))
+/// Builds the machine, runs it until it ends, and ends the process with the status that follows from it.
+///
+/// # Errors
+/// The machine cannot be built, or what it is to boot cannot be.
+pub fn run(config: &Config, images: BootImages, mut characters: Characters) -> Result<String, StartError> {
+    let refused = |error: PcError| match &error {
+        PcError::Kernel(_) => StartError::value("kernel", config.boot.kernel.display().to_string(), error.to_string()),
+        _ => StartError::value("m", show_size(config.memory), error.to_string()),
+    };
+    let pc = Pc::new(describe(config, images, &mut characters)?).map_err(refused)?;
+    let mut machine = pc.machine;
+    let control = machine.control();
+    let remote = PcRemote {
+        control: control.clone(),
+        front_panel: pc.front_panel,
+        nmi: Mutex::new(pc.nmi),
+        name: config.guest_name.clone().unwrap_or_default(),
+    };
+    let remote: Arc<dyn Remote> = Arc::new(remote);
+    for id in &config.monitors {
+        if let Some(console) = characters.console(id) {
+            let shared = config.chardevs.get(id).is_some_and(|c| c.spec.mux);
+            monitor::start(console, remote.clone(), shared)?;
+        }
+    }
+    characters.start()?;
+    exit::set_stop(move || {
+        // A machine that has ended already needs no stop.
+        control.post(|machine| machine.quit());
+    });
+    if config.daemonize {
+        daemon::ready()?;
+    }
+    let status = match machine.run().map_err(refused)? {
+        Outcome::Exit(status) => status,
+        Outcome::TripleFault => {
+            report::complain(machine.processor().explain_shutdown().trim_end());
+            0
+        }
+        Outcome::PowerOff | Outcome::Reset | Outcome::Quit => 0,
+    };
+    exit::leave(status)
+}
+
+/// What the board is to build.
+fn describe(config: &Config, images: BootImages, characters: &mut Characters) -> Result<PcConfig, StartError> {
+    let mut serials: [Option<Box<dyn CharBackend>>; SERIAL_PORTS] = Default::default();
+    for (serial, id) in serials.iter_mut().zip(&config.serial) {
+        *serial = id.as_ref().and_then(|id| characters.backend(id));
+    }
+    let debugcon = match config.devices.debugcons.as_slice() {
+        [] => None,
+        [one] => one.chardev.as_ref().and_then(|id| characters.output_only(id)).map(|backend| (one.base, backend)),
+        _ => return Err(StartError::option("device", "only one isa-debugcon is implemented")),
+    };
+    let debug_exit = match config.devices.debug_exits.as_slice() {
+        [] => None,
+        [one] => Some(Region { base: one.base.into(), len: one.size.into() }),
+        _ => return Err(StartError::option("device", "only one isa-debug-exit is implemented")),
+    };
+    Ok(PcConfig {
+        ram: config.memory,
+        model: Arc::new(config.cpu.clone()),
+        clock: config.icount.map_or(ClockMode::Realtime, |icount| ClockMode::Icount { shift: icount.shift }),
+        date: config.rtc.seconds(),
+        serials,
+        debugcon,
+        debug_exit,
+        boot: PcBoot::Kernel(Box::new(images.kernel), images.options),
+        options: MachineOptions {
+            no_reboot: config.no_reboot,
+            no_shutdown: config.no_shutdown,
+            paused: config.paused,
+            icount_sleep: config.icount.is_none_or(|icount| icount.sleep),
+        },
+    })
+}
+
+/// The monitor's handle on a PC.
+struct PcRemote {
+    control: Control<Vcpu, PcError>,
+    front_panel: FrontPanel,
+    nmi: Mutex<IrqLine>,
+    name: String,
+}
+
+impl Remote for PcRemote {
+    fn stop(&self) {
+        self.control.call(|machine| machine.pause());
+    }
+
+    fn cont(&self) {
+        self.control.call(|machine| machine.resume());
+    }
+
+    fn reset(&self) -> Option<String> {
+        let result = self.control.call(|machine| machine.reset(ResetKind::Warm).map_err(|e| e.to_string()))?;
+        result.err()
+    }
+
+    fn power_button(&self) {
+        self.front_panel.press_power_button();
+        // The machine looks at its interrupts when it wakes.
+        self.control.post(|_| ());
+    }
+
+    fn nmi(&self) {
+        self.nmi.lock().unwrap_or_else(PoisonError::into_inner).pulse();
+        self.control.post(|_| ());
+    }
+
+    fn is_paused(&self) -> Option<bool> {
+        self.control.call(|machine| machine.is_paused())
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn registers(&self) -> Option<String> {
+        self.control.call(|machine| machine.processor().registers())
+    }
 }

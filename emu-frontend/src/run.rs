@@ -7,6 +7,7 @@ use crate::cli::config::{BootFiles, Config};
 use crate::cli::error::StartError;
 use crate::cli::value::show_size;
 use crate::{daemon, exit, report, signals};
+use emu_devices::board::kernel::{Kernel, KernelOptions};
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -15,14 +16,12 @@ use std::path::Path;
 /// The largest kernel file: room for debug information beyond what is loaded.
 const KERNEL_LIMIT: u64 = 1 << 31;
 
-/// The files of a boot, read.
+/// The files of a boot, read and recognised.
 pub struct BootImages {
-    /// The kernel file.
-    pub kernel: Vec<u8>,
-    /// The initial RAM disk; empty for none.
-    pub initrd: Vec<u8>,
-    /// The command line.
-    pub command_line: Vec<u8>,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// What it is started with.
+    pub options: KernelOptions,
 }
 
 /// Runs a machine until it ends, and the process with it. `arguments` are those of the process.
@@ -50,12 +49,14 @@ pub fn run(config: Config, arguments: &[OsString]) -> Result<String, StartError>
 }
 
 fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartError> {
-    let kernel = read_file("kernel", &files.kernel, KERNEL_LIMIT)?;
+    let file = read_file("kernel", &files.kernel, KERNEL_LIMIT)?;
     let initrd = match &files.initrd {
         Some(path) => read_file("initrd", path, memory)?,
         None => Vec::new(),
     };
-    Ok(BootImages { kernel, initrd, command_line: files.append.clone().into_bytes() })
+    let name = files.kernel.display().to_string();
+    let kernel = Kernel::parse(&file).map_err(|e| StartError::value("kernel", name, e.to_string()))?;
+    Ok(BootImages { kernel, options: KernelOptions { command_line: files.append.clone().into_bytes(), initrd } })
 }
 
 /// The whole of a file of at most `limit` bytes, which may be a pipe.

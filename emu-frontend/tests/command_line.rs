@@ -1,15 +1,13 @@
 //! What the binary says to wrong and to harmless command lines: one line, the right stream, the right status.
 
-use std::path::PathBuf;
+mod guest;
+
+use guest::temporary;
 use std::process::{Command, Output, Stdio};
 
 fn emu(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
     command.args(arguments).stdin(Stdio::null()).output().expect("emu starts")
-}
-
-fn temporary(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("emu-command-line-{}-{name}", std::process::id()))
 }
 
 /// The one line on stderr of a command line that must fail with status 1.
@@ -71,19 +69,32 @@ fn bad_files_are_refused_by_name() {
     std::fs::write(&empty, b"").unwrap();
     let name = empty.to_str().unwrap();
     assert_eq!(refusal(&["-kernel", name]), format!("-kernel {name}: the file is empty"));
-    let kernel = temporary("text");
-    std::fs::write(&kernel, b"not a kernel\n".repeat(1000)).unwrap();
-    let text = kernel.to_str().unwrap();
+    let text = temporary("text");
+    std::fs::write(&text, b"not a kernel\n".repeat(1000)).unwrap();
+    let line = refusal(&["-kernel", text.to_str().unwrap()]);
+    assert!(line.starts_with(&format!("-kernel {}: not a kernel", text.display())), "{line}");
+    let kernel = guest::KernelFile::new("bad-files");
+    let kernel = kernel.0.to_str().unwrap();
     assert_eq!(
-        refusal(&["-kernel", text, "-initrd", "/nonexistent"]),
+        refusal(&["-kernel", kernel, "-initrd", "/nonexistent"]),
         "-initrd /nonexistent: cannot read: No such file or directory (os error 2)"
     );
-    assert!(refusal(&["-kernel", text, "-m", "1", "-initrd", "/dev/zero"]).contains("too large; the limit is 1M"));
-    assert!(refusal(&["-kernel", text, "-serial", "file:/nonexistent/x"]).starts_with("-serial file:/nonexistent/x: "));
-    assert!(refusal(&["-kernel", text, "-D", "/nonexistent/x"]).starts_with("-D /nonexistent/x: "));
-    assert!(refusal(&["-kernel", text, "-pidfile", "/nonexistent/x"]).starts_with("-pidfile /nonexistent/x: "));
+    assert!(refusal(&["-kernel", kernel, "-m", "1", "-initrd", "/dev/zero"]).contains("too large; the limit is 1M"));
+    for (option, value) in [
+        ("-serial", "file:/nonexistent/x"),
+        ("-serial", "unix:/nonexistent/x"),
+        ("-serial", "tcp:127.0.0.1:1"),
+        ("-serial", "pipe:/nonexistent/x"),
+        ("-D", "/nonexistent/x"),
+        ("-pidfile", "/nonexistent/x"),
+    ] {
+        let line = refusal(&["-kernel", kernel, option, value]);
+        assert!(line.starts_with(&format!("{option} {value}: ")), "{line}");
+    }
+    let line = refusal(&["-kernel", kernel, "-nographic", "-append", &"x".repeat(5000)]);
+    assert!(line.contains("command line"), "{line}");
     std::fs::remove_file(empty).unwrap();
-    std::fs::remove_file(kernel).unwrap();
+    std::fs::remove_file(text).unwrap();
 }
 
 #[test]

@@ -1,4 +1,3 @@
-//! What a person sees of a processor: its registers, and how it came to a triple fault.
+//! What a person sees of a processor.
 
-pub mod faults;
 pub mod registers;

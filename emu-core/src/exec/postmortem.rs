@@ -3,7 +3,7 @@
 use super::Vcpu;
 use crate::cpu::control::{CR4_LA57, CR4_PAE, CR4_PSE};
 use crate::cpu::fault::{self, Fault};
-use crate::cpu::segment::{Seg, Segment};
+use crate::debug::registers;
 use std::fmt::Write;
 
 /// One fault as it was raised.
@@ -71,7 +71,7 @@ impl Vcpu {
                 writeln!(out, " at {:04x}:{:016x} rsp {:016x}", raised.at.0, raised.at.1, raised.rsp)?;
             }
         }
-        self.write_registers(out)?;
+        out.push_str(&self.registers());
         if let Some(Raised { fault: Fault::Exception { vector: fault::PF, address, .. }, .. }) = self.chain.first() {
             self.write_page_walk(out, *address)?;
         }
@@ -84,46 +84,7 @@ impl Vcpu {
 
     /// All registers, in the layout of QEMU's `info registers`.
     pub fn registers(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = self.write_registers(&mut text);
-        text
-    }
-
-    fn write_registers(&self, out: &mut String) -> std::fmt::Result {
-        let s = &self.state;
-        let names = ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI"];
-        let order = [0usize, 3, 1, 2, 6, 7, 5, 4];
-        for row in order.chunks(4) {
-            for n in row {
-                write!(out, "{}={:016x} ", names[*n], s.regs.gpr(*n as u8))?;
-            }
-            writeln!(out)?;
-        }
-        for row in 0..2 {
-            for n in 8 + 4 * row..12 + 4 * row {
-                write!(out, "R{n:<2}={:016x} ", s.regs.gpr(n))?;
-            }
-            writeln!(out)?;
-        }
-        writeln!(
-            out,
-            "RIP={:016x} RFL={:08x} CPL={} HLT={}",
-            s.rip,
-            s.rflags(),
-            s.cpl,
-            u8::from(s.activity != Default::default())
-        )?;
-        for seg in Seg::ALL {
-            let name = ["ES", "CS", "SS", "DS", "FS", "GS"][seg as usize];
-            write_segment(out, name, s.segment(seg))?;
-        }
-        write_segment(out, "LDT", &s.ldtr)?;
-        write_segment(out, "TR", &s.tr)?;
-        writeln!(out, "GDT=     {:016x} {:08x}", s.gdtr.base, s.gdtr.limit)?;
-        writeln!(out, "IDT=     {:016x} {:08x}", s.idtr.base, s.idtr.limit)?;
-        writeln!(out, "CR0={:08x} CR2={:016x} CR3={:016x} CR4={:08x}", s.cr0, s.cr2, s.cr3, s.cr4)?;
-        writeln!(out, "DR6={:016x} DR7={:016x} EFER={:016x}", s.dr[6], s.dr[7], s.msrs.efer)
+        registers::show(&self.state, self.memory.a20_mask() == u64::MAX)
     }
 
     /// The page-table entries that lead to `linear`, as they are in memory.
@@ -155,9 +116,4 @@ impl Vcpu {
         }
         writeln!(out)
     }
-}
-
-fn write_segment(out: &mut String, name: &str, s: &Segment) -> std::fmt::Result {
-    let unusable = if s.unusable { " unusable" } else { "" };
-    writeln!(out, "{name:<3}={:04x} {:016x} {:08x} {:04x}{unusable}", s.selector, s.base, s.limit, s.attributes)
 }

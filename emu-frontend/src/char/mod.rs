@@ -157,7 +157,11 @@ fn open_kind(id: &str, kind: &CharKind) -> Result<(Option<Receiver>, Sink), Stri
         CharKind::Stdio { signal } => {
             terminal::enter(*signal);
             let receiver = reading(|buffer| descriptor::read_some(rustix::stdio::stdin(), buffer));
-            Ok((receiver, Box::new(|bytes| drop(descriptor::write_all(rustix::stdio::stdout(), bytes)))))
+            let sink = |bytes: &[u8]| {
+                // A reader that is gone must not stop the guest.
+                descriptor::write_all(rustix::stdio::stdout(), bytes);
+            };
+            Ok((receiver, Box::new(sink)))
         }
         CharKind::Pty => {
             let (pty, path) = pty::Pty::open().map_err(|e| format!("cannot open a pseudo-terminal: {e}"))?;

@@ -4,7 +4,7 @@ use super::chardev::{self, CharKind, CharSpec, CharTarget};
 use super::cpu;
 use super::devices::{self, Devices};
 use super::error::{StartError, nearest};
-use super::machine::{self, Engine};
+use super::machine;
 use super::options::Options;
 use super::time::{self, Icount, Rtc};
 use super::value::{KeyValues, parse_number};
@@ -57,8 +57,6 @@ pub struct Config {
     pub memory: u64,
     /// Model and features.
     pub cpu: CpuModel,
-    /// Which engine executes the guest.
-    pub engine: Engine,
     /// What boots.
     pub boot: BootFiles,
     /// Character devices by id, those of `-serial` and its like among them.
@@ -125,7 +123,6 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         process_name,
         memory: machine::memory_size(&options.m)?,
         cpu: cpu::parse(options.cpu.as_deref(), bits32)?,
-        engine: machine.engine,
         boot,
         chardevs: characters.chardevs,
         serial: characters.serial,

@@ -12,21 +12,9 @@ const MEMORY_RANGE: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 40;
 
 const MIB: u64 = 1 << 20;
 
-/// Who executes guest instructions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Engine {
-    /// The best that exists; today the interpreter.
-    #[default]
-    Best,
-    /// The interpreter only.
-    Interpreter,
-}
-
 /// What `-machine`, `-accel` and `-smp` come to.
 #[derive(Debug, Default)]
 pub struct Machine {
-    /// Who executes guest instructions.
-    pub engine: Engine,
     /// `-machine kernel=`.
     pub kernel: Option<PathBuf>,
     /// `-machine initrd=`.
@@ -59,14 +47,13 @@ const COSMETIC: &[&str] = &["dump-guest-core", "mem-merge", "suppress-vmdesc"];
 /// A machine, engine, property or number of CPUs that does not exist.
 pub fn parse(options: &Options, warnings: &mut Vec<String>) -> Result<Machine, StartError> {
     let mut machine = Machine::default();
-    let mut accel = None;
     for text in &options.machine {
         let mut v = KeyValues::parse("machine", text, "type");
         if let Some(name) = v.take("type")? {
             check_type(&v, &name)?;
         }
         if let Some(names) = v.take("accel")? {
-            accel = Some(choose_engine("machine", text, names.split(':'))?);
+            check_engines("machine", text, names.split(':'))?;
         }
         machine.kernel = v.take("kernel")?.map(PathBuf::from).or(machine.kernel);
         machine.initrd = v.take("initrd")?.map(PathBuf::from).or(machine.initrd);
@@ -94,9 +81,8 @@ pub fn parse(options: &Options, warnings: &mut Vec<String>) -> Result<Machine, S
         names.push(name);
     }
     if let Some(text) = options.accel.first() {
-        accel = Some(choose_engine("accel", text, names.iter().flat_map(|n| n.split(':')))?);
+        check_engines("accel", text, names.iter().flat_map(|n| n.split(':')))?;
     }
-    machine.engine = accel.unwrap_or_default();
     check_cpu_count(&options.smp)?;
     Ok(machine)
 }
@@ -132,13 +118,12 @@ fn fixed_switches(v: &mut KeyValues) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The first engine of a list of QEMU accelerator names that exists.
-fn choose_engine<'a>(option: &str, text: &str, names: impl Iterator<Item = &'a str>) -> Result<Engine, StartError> {
+/// That an engine of a list of QEMU accelerator names exists. There is only the interpreter, whatever its name.
+fn check_engines<'a>(option: &str, text: &str, names: impl Iterator<Item = &'a str>) -> Result<(), StartError> {
     let mut missing = Vec::new();
     for name in names {
         match name {
-            "tcg" => return Ok(Engine::Best),
-            "interp" => return Ok(Engine::Interpreter),
+            "tcg" | "interp" => return Ok(()),
             "kvm" | "hvf" | "whpx" | "xen" | "nvmm" | "hax" | "mshv" => {
                 missing.push(format!("{name}: emu has no hardware virtualisation; nearest is tcg"));
             }
@@ -212,9 +197,9 @@ pub fn accel_help() -> &'static str {
 mod tests {
     use super::*;
 
-    fn machine(words: &[&str]) -> Result<Engine, String> {
+    fn machine(words: &[&str]) -> Result<(), String> {
         let options = Options::read(words.iter().map(Into::into)).map_err(|e| e.line())?;
-        parse(&options, &mut Vec::new()).map(|m| m.engine).map_err(|e| e.line())
+        parse(&options, &mut Vec::new()).map(drop).map_err(|e| e.line())
     }
 
     fn size(text: &str) -> Result<u64, String> {
@@ -223,9 +208,9 @@ mod tests {
 
     #[test]
     fn accelerator_list_falls_through_to_one_that_exists() {
-        assert_eq!(machine(&["-machine", "type=pc,accel=kvm:tcg"]), Ok(Engine::Best));
-        assert_eq!(machine(&["-accel", "kvm", "-accel", "interp"]), Ok(Engine::Interpreter));
-        assert_eq!(machine(&["-accel", "tcg,thread=single"]), Ok(Engine::Best));
+        assert_eq!(machine(&["-machine", "type=pc,accel=kvm:tcg"]), Ok(()));
+        assert_eq!(machine(&["-accel", "kvm", "-accel", "interp"]), Ok(()));
+        assert_eq!(machine(&["-accel", "tcg,thread=single"]), Ok(()));
         assert!(machine(&["-accel", "kvm"]).unwrap_err().contains("no hardware virtualisation"));
         assert!(machine(&["-machine", "accel=kvm"]).is_err());
         assert!(machine(&["-enable-kvm"]).unwrap_err().starts_with("-enable-kvm: "));

@@ -16,10 +16,16 @@ pub trait Remote: Send + Sync {
     fn stop(&self);
     /// Lets the guest go on.
     fn cont(&self);
-    /// Resets the guest.
-    fn reset(&self);
+    /// Resets the guest; what went wrong.
+    fn reset(&self) -> Option<String>;
+    /// Presses the power button.
+    fn power_button(&self);
+    /// Pulses the NMI line.
+    fn nmi(&self);
     /// Whether the guest is stopped; `None` if the machine is gone.
     fn is_paused(&self) -> Option<bool>;
+    /// The guest's name, empty without one.
+    fn name(&self) -> String;
     /// The registers of the processor as text lines; `None` if the machine is gone.
     fn registers(&self) -> Option<String>;
 }
@@ -43,7 +49,16 @@ const COMMANDS: &[Command] = &[
         },
     },
     Command { names: &["help", "?"], arguments: "", about: "show this help", run: |_, _| help() },
-    Command { names: &["info"], arguments: "registers|status|version", about: "show information", run: info },
+    Command { names: &["info"], arguments: "name|registers|status|version", about: "show information", run: info },
+    Command {
+        names: &["nmi"],
+        arguments: "",
+        about: "inject an NMI",
+        run: |m, _| {
+            m.nmi();
+            String::new()
+        },
+    },
     Command { names: &["quit", "q"], arguments: "", about: "quit the emulator", run: |_, _| exit::request() },
     Command {
         names: &["stop", "s"],
@@ -55,12 +70,26 @@ const COMMANDS: &[Command] = &[
         },
     },
     Command {
+        names: &["system_powerdown"],
+        arguments: "",
+        about: "press the power button",
+        run: |m, _| {
+            m.power_button();
+            String::new()
+        },
+    },
+    Command {
         names: &["system_reset"],
         arguments: "",
         about: "reset the system",
         run: |m, _| {
-            m.reset();
-            String::new()
+            m.reset()
+                .map(|error| {
+                    error
+                        + "
+"
+                })
+                .unwrap_or_default()
         },
     },
 ];
@@ -71,13 +100,16 @@ fn help() -> String {
 
 fn info(machine: &dyn Remote, arguments: &[&str]) -> String {
     match arguments {
-        ["registers"] => machine.registers().unwrap_or_default(),
+        ["name"] => machine.name() + "\n",
+        ["registers"] => format!("\nCPU#0\n{}", machine.registers().unwrap_or_default()),
         ["status"] => match machine.is_paused() {
             Some(true) => "VM status: paused\n".into(),
             _ => "VM status: running\n".into(),
         },
         ["version"] => format!("{}\n", env!("CARGO_PKG_VERSION")),
-        _ => "info registers -- show the CPU registers\ninfo status -- show whether the guest runs\ninfo version -- show the version of emu\n".into(),
+        _ => "info name -- show the guest's name\ninfo registers -- show the CPU registers\n\
+              info status -- show whether the guest runs\ninfo version -- show the version of emu\n"
+            .into(),
     }
 }
 
@@ -146,9 +178,16 @@ mod tests {
         fn cont(&self) {
             self.0.store(false, Ordering::Relaxed);
         }
-        fn reset(&self) {}
+        fn reset(&self) -> Option<String> {
+            None
+        }
+        fn power_button(&self) {}
+        fn nmi(&self) {}
         fn is_paused(&self) -> Option<bool> {
             Some(self.0.load(Ordering::Relaxed))
+        }
+        fn name(&self) -> String {
+            "guest".into()
         }
         fn registers(&self) -> Option<String> {
             Some("RAX=0\n".into())
