@@ -155,7 +155,7 @@ impl Machine {
         for seg in [Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs] {
             s.set_segment(seg, Segment::real(0));
         }
-        s.set_segment(Seg::Ss, Segment::real((STACK0 - 0x8000 >> 4) as u16));
+        s.set_segment(Seg::Ss, Segment::real(((STACK0 - 0x8000) >> 4) as u16));
         s.regs.set_gpr(RSP, 0x8000);
         s.rip = 0;
         s.idtr = TableRegister { base: 0, limit: 0x3ff };
@@ -215,7 +215,7 @@ impl Machine {
         let s = &mut self.cpu.state;
         s.system_flags = (s.system_flags & !IOPL) | VM | iopl << 12;
         s.cpl = 3;
-        for (seg, selector) in Seg::ALL.into_iter().zip([0, CODE >> 4, STACK3 - 0x8000 >> 4, 0, 0, 0]) {
+        for (seg, selector) in Seg::ALL.into_iter().zip([0, CODE >> 4, (STACK3 - 0x8000) >> 4, 0, 0, 0]) {
             let mut segment = Segment::real(selector as u16);
             segment.attributes |= 3 << 5;
             s.set_segment(seg, segment);
@@ -267,7 +267,7 @@ impl Machine {
             let handler = HANDLERS + 16 * u64::from(vector);
             self.write(handler, &[0xf4]);
             if !self.cpu.state.protected() {
-                let far_pointer = (HANDLERS as u32 >> 4) << 16 | u32::from(vector) * 16;
+                let far_pointer = ((HANDLERS as u32 >> 4) << 16) | (u32::from(vector) * 16);
                 self.write32(4 * u64::from(vector), far_pointer);
                 continue;
             }

@@ -243,7 +243,7 @@ impl Vcpu {
         if let Some(cr3) = image.cr3
             && self.state.paging()
         {
-            self.load_task_cr3(cr3)?;
+            self.set_cr3(cr3)?;
         }
         self.load_task_ldt(image.ldt)?;
         if !v86 {
@@ -258,12 +258,6 @@ impl Vcpu {
             let sp = self.push_frame(&self.current_stack(), &frame)?;
             self.state.regs.set(RegFile::slot(RSP), Width::B8, sp);
         }
-        Ok(())
-    }
-
-    fn load_task_cr3(&mut self, cr3: u64) -> Result<(), Fault> {
-        self.state.cr3 = cr3;
-        self.flush_tlb(true);
         Ok(())
     }
 

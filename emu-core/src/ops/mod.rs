@@ -14,6 +14,7 @@ pub mod integer;
 pub mod interrupt;
 pub mod io;
 pub mod mmx;
+pub mod protection;
 pub mod segment;
 pub mod simd_int;
 pub mod sse_fp;

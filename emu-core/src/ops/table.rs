@@ -27,6 +27,7 @@ const GROUPS: &[fn(Mnemonic) -> Option<Exec>] = &[
     super::flags::exec,
     super::io::exec,
     system::exec,
+    super::protection::exec,
     super::sse_fp::exec,
     super::x87::exec,
 ];
