@@ -16,6 +16,7 @@ use crate::decode::insn::{Insn, Kind};
 use crate::exec::thread::{Handler, Op};
 use crate::exec::{Vcpu, mode};
 use crate::ops::integer::{alu, shift};
+use crate::ops::{sse_fp, x87};
 use form::{A32, A32S, A64, A64I, A64S, IMM, MEM, REG, pick_alu, pick_cmov, pick_extend, pick_reg_imm, pick_unary};
 use iced_x86::Mnemonic as M;
 
@@ -28,7 +29,10 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
     if let Some(found) = jump::select(cpu, insns, n) {
         return Some(found);
     }
-    if let Some(found) = simd::select(cpu, insns, n) {
+    if let Some(found) = simd::select(cpu, insns, n).or_else(|| sse_fp::fast::select(cpu, insns, n)) {
+        return Some(found);
+    }
+    if let Some(found) = x87::fast::select(cpu, insns, n) {
         return Some(found);
     }
     let insn = &insns[n];

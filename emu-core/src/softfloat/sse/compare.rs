@@ -37,7 +37,8 @@ impl Predicate {
         matches!(self, Self::LessThan | Self::LessOrEqual | Self::NotLessThan | Self::NotLessOrEqual)
     }
 
-    const fn holds(self, relation: Relation) -> bool {
+    #[inline(always)]
+    pub(super) const fn holds(self, relation: Relation) -> bool {
         let positive = match self {
             Self::Equal | Self::NotEqual => matches!(relation, Relation::Equal),
             Self::LessThan | Self::NotLessThan => matches!(relation, Relation::Less),

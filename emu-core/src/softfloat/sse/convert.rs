@@ -2,20 +2,16 @@
 
 use super::super::{Rounding, flags, wide};
 use super::exact::{self, Operand};
-use super::{Scalar, SseEnv};
+use super::{Scalar, SseEnv, quick};
 use wide::{Wide, round_significand};
 
 /// CVTSD2SS.
 #[inline(always)]
 pub fn double_to_single(env: &mut SseEnv, a: u64) -> u32 {
-    if env.is_host_like() {
-        let value = f64::from_bits(a);
-        let single = value as f32;
-        if single.to_bits().is_well_inside() && (env.inexact_is_known() || f64::from(single) == value) {
-            return single.to_bits();
-        }
+    match quick::double_to_single(env.known(), a) {
+        Some(result) => result,
+        None => double_to_single_exact(env, a),
     }
-    double_to_single_exact(env, a)
 }
 
 #[cold]
@@ -41,7 +37,10 @@ fn double_to_single_exact(env: &mut SseEnv, a: u64) -> u32 {
 /// CVTSS2SD: exact, but a denormal raises DE and a signalling NaN IE.
 #[inline(always)]
 pub fn single_to_double(env: &mut SseEnv, a: u32) -> u64 {
-    if a.is_normal() || a.is_zero() { f64::from(f32::from_bits(a)).to_bits() } else { single_to_double_exact(env, a) }
+    match quick::single_to_double(a) {
+        Some(result) => result,
+        None => single_to_double_exact(env, a),
+    }
 }
 
 #[cold]
@@ -67,12 +66,10 @@ fn single_to_double_exact(env: &mut SseEnv, a: u32) -> u64 {
 /// CVTSI2SS, CVTSI2SD, CVTDQ2PS, CVTDQ2PD; a 32-bit source is sign-extended by the caller.
 #[inline(always)]
 pub fn int_to_float<T: Scalar>(env: &mut SseEnv, value: i64) -> T {
-    // Integers this small are exact in both formats.
-    let small = value.unsigned_abs() < 1 << T::PRECISION;
-    if small || (env.is_host_like() && env.inexact_is_known()) {
-        return T::host_from_i64(value);
+    match quick::int_to_float(env.known(), value) {
+        Some(result) => result,
+        None => int_to_float_exact(env, value),
     }
-    int_to_float_exact(env, value)
 }
 
 #[cold]
@@ -88,36 +85,22 @@ fn int_to_float_exact<T: Scalar>(env: &mut SseEnv, value: i64) -> T {
 /// bits, sign-extended. Out of range: IE and the integer indefinite, the most negative value.
 #[inline(always)]
 pub fn to_int<T: Scalar>(env: &mut SseEnv, a: T, bits: u32) -> i64 {
-    if env.is_host_like() && env.inexact_is_known() && !(env.daz() && a.is_denormal()) {
-        let value = a.host_widen();
-        if value.abs() < MAGIC_LIMIT {
-            // Adding 1.5 * 2^52 leaves no room for a fraction, so the host rounds to an integer, to nearest even.
-            const MAGIC: f64 = 6_755_399_441_055_744.0;
-            return ((value + MAGIC) - MAGIC) as i64;
+    match quick::to_int(env.known(), a) {
+        Some(result) => result,
+        None => {
+            let rounding = env.rounding();
+            to_int_exact(env, a, bits, rounding)
         }
     }
-    let rounding = env.rounding();
-    to_int_exact(env, a, bits, rounding)
 }
-
-/// Values below this are integers of every width after rounding.
-const MAGIC_LIMIT: f64 = 2_147_483_647.0;
 
 /// CVTTSS2SI and its relatives: as [`to_int`], rounding towards zero.
 #[inline(always)]
 pub fn to_int_truncated<T: Scalar>(env: &mut SseEnv, a: T, bits: u32) -> i64 {
-    if !(env.daz() && a.is_denormal()) {
-        let value = a.host_widen();
-        let limit = if bits == 32 { 2_147_483_648.0 } else { 9_223_372_036_854_775_808.0 };
-        if value.abs() < limit {
-            let truncated = value as i64;
-            if truncated as f64 != value {
-                env.raise(flags::PE);
-            }
-            return truncated;
-        }
+    match quick::to_int_truncated(env.known(), a, bits) {
+        Some(result) => result,
+        None => to_int_exact(env, a, bits, Rounding::Zero),
     }
-    to_int_exact(env, a, bits, Rounding::Zero)
 }
 
 #[cold]

@@ -1,6 +1,6 @@
 //! Single and double precision as the SSE instructions compute them (SDM Vol. 1, 11.5 and Vol. 2 instruction pages).
 //!
-//! Every operation has a fast path on the host's `f32`/`f64` arithmetic, which Rust defines as IEEE 754 round to
+//! Every operation first tries [`quick`], the host's `f32`/`f64` arithmetic, which Rust defines as IEEE 754 round to
 //! nearest even. It is taken only where the result and all flags are known: nearest rounding, no denormal operand, a
 //! result well inside the normal range, and inexactness either already sticky (and masked) or excluded by an exact
 //! check. Everything else goes to the integer code in [`exact`]. The test that holds the two equal, and both equal to
@@ -9,6 +9,7 @@
 mod compare;
 mod convert;
 mod exact;
+pub mod quick;
 mod scalar;
 
 pub use compare::{Predicate, compare_ordered, compare_predicate, compare_unordered, max, min};
@@ -109,81 +110,44 @@ impl SseEnv {
         self.raised |= raised;
     }
 
-    /// The host's arithmetic rounds as this environment asks for, and an inexact result does not trap.
+    /// MXCSR as [`quick`] wants it: flags that this instruction has raised count as set.
     #[inline(always)]
-    const fn is_host_like(&self) -> bool {
-        self.mxcsr & (mxcsr::PM | 3 << mxcsr::RC_SHIFT) == mxcsr::PM
-    }
-
-    /// PE is set already, so that an inexact result changes nothing.
-    #[inline(always)]
-    const fn inexact_is_known(&self) -> bool {
-        (self.mxcsr | self.raised) & flags::PE != 0
+    const fn known(&self) -> u32 {
+        self.mxcsr | self.raised
     }
 }
 
-/// `a + b` (ADDSS, ADDSD and each lane of ADDPS, ADDPD).
-#[inline(always)]
-pub fn add<T: Scalar>(env: &mut SseEnv, a: T, b: T) -> T {
-    if env.is_host_like() {
-        let r = T::host_add(a, b);
-        let plain = !a.is_denormal() && !b.is_denormal() && (r.is_well_inside() || r.is_zero());
-        if plain && (env.inexact_is_known() || T::sum_is_exact(a, b, r)) {
-            return r;
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident: $operation:ident;)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name<T: Scalar>(env: &mut SseEnv, a: T, b: T) -> T {
+            match quick::apply::<quick::$operation, T>(env.known(), a, b) {
+                Some(result) => result,
+                None => exact::$name(env, a, b),
+            }
         }
-    }
-    exact::add(env, a, b)
+    )*};
 }
 
-/// `a - b`.
-#[inline(always)]
-pub fn sub<T: Scalar>(env: &mut SseEnv, a: T, b: T) -> T {
-    if env.is_host_like() {
-        let r = T::host_sub(a, b);
-        let plain = !a.is_denormal() && !b.is_denormal() && (r.is_well_inside() || r.is_zero());
-        if plain && (env.inexact_is_known() || T::sum_is_exact(a, b.negated(), r)) {
-            return r;
-        }
-    }
-    exact::sub(env, a, b)
-}
-
-/// `a * b`.
-#[inline(always)]
-pub fn mul<T: Scalar>(env: &mut SseEnv, a: T, b: T) -> T {
-    if env.is_host_like() {
-        let r = T::host_mul(a, b);
-        let plain = !a.is_denormal() && !b.is_denormal() && r.is_well_inside();
-        if plain && (env.inexact_is_known() || T::product_is_exact(a, b)) {
-            return r;
-        }
-    }
-    exact::mul(env, a, b)
-}
-
-/// `a / b`.
-#[inline(always)]
-pub fn div<T: Scalar>(env: &mut SseEnv, a: T, b: T) -> T {
-    if env.is_host_like() {
-        let r = T::host_div(a, b);
-        let plain = !a.is_denormal() && b.is_normal() && r.is_well_inside();
-        if plain && (env.inexact_is_known() || T::quotient_is_exact(a, b, r)) {
-            return r;
-        }
-    }
-    exact::div(env, a, b)
+operations! {
+    /// `a + b` (ADDSS, ADDSD and each lane of ADDPS, ADDPD).
+    add: Add;
+    /// `a - b`.
+    sub: Sub;
+    /// `a * b`.
+    mul: Mul;
+    /// `a / b`.
+    div: Div;
 }
 
 /// The square root of `a`.
 #[inline(always)]
 pub fn sqrt<T: Scalar>(env: &mut SseEnv, a: T) -> T {
-    if env.is_host_like() {
-        let r = T::host_sqrt(a);
-        if a.is_normal() && r.is_well_inside() && (env.inexact_is_known() || T::root_is_exact(a, r)) {
-            return r;
-        }
+    match quick::apply::<quick::Sqrt, T>(env.known(), a, a) {
+        Some(result) => result,
+        None => exact::sqrt(env, a),
     }
-    exact::sqrt(env, a)
 }
 
 /// The approximation of `1 / a` that RCPSS and RCPPS return: the reciprocal of the middle of the interval that the top

@@ -9,6 +9,7 @@
 
 mod arithmetic;
 mod convert;
+pub mod quick;
 mod remainder;
 mod transcendental;
 
