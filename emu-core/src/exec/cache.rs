@@ -117,8 +117,10 @@ fn key(offset: Offset, mode: ModeKey) -> u64 {
     (offset as u64) << 16 | u64::from(mode)
 }
 
-fn jump_index(rip: u64) -> usize {
-    ((rip ^ rip >> JUMP_BITS) as usize) & ((1 << JUMP_BITS) - 1)
+/// Address spaces that run the same program use different entries: the tag's low bits are the space's number.
+#[inline(always)]
+fn jump_index(rip: u64, tag: u64) -> usize {
+    ((rip ^ rip >> JUMP_BITS ^ tag) as usize) & ((1 << JUMP_BITS) - 1)
 }
 
 impl BlockCache {
@@ -153,13 +155,13 @@ impl BlockCache {
     /// The block that `rip` led to last under `tag` (address space and mode).
     #[inline(always)]
     pub fn jump(&self, rip: u64, tag: u64) -> Option<OpRef> {
-        let jump = &self.jumps[jump_index(rip)];
+        let jump = &self.jumps[jump_index(rip, tag)];
         if jump.rip == rip && jump.tag == tag { jump.entry } else { None }
     }
 
     /// Remembers where `rip` leads under `tag`.
     pub fn set_jump(&mut self, rip: u64, tag: u64, entry: OpRef) {
-        self.jumps[jump_index(rip)] = Jump { rip, tag, entry: Some(entry) };
+        self.jumps[jump_index(rip, tag)] = Jump { rip, tag, entry: Some(entry) };
     }
 
     /// Makes blocks that overlap `len` bytes at `offset` (within one page) stale; whether blocks remain in the page.

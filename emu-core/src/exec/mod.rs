@@ -24,6 +24,7 @@ use crate::cpu::{CpuState, Width};
 use crate::decode::insn::Insn;
 use crate::irq::{CpuPins, IrqLine};
 use crate::mem::{GuestMemory, Offset};
+use crate::mmu::context::Contexts;
 use crate::mmu::tlb::Tlb;
 use crate::mmu::walk::Access;
 use cache::{BlockCache, ModeKey};
@@ -100,8 +101,8 @@ pub struct Vcpu {
     pub(crate) recent: postmortem::Recent,
     /// The fault that made threaded code leave.
     pub(crate) fault: Option<Fault>,
-    /// Number of the address space, for `jump_tag`.
-    pub(crate) space: u64,
+    /// Address spaces whose translations are kept.
+    pub(crate) contexts: Contexts,
     pub(crate) fetch: run::FetchCache,
     /// A data breakpoint is armed in DR7.
     pub(crate) watching: bool,
@@ -150,7 +151,7 @@ impl Vcpu {
             chain: Vec::new(),
             recent: postmortem::Recent::default(),
             fault: None,
-            space: 0,
+            contexts: Contexts::default(),
             fetch: run::FetchCache::default(),
             watching: false,
             memory: bus.memory().clone(),
@@ -170,6 +171,7 @@ impl Vcpu {
         self.state = CpuState::reset();
         self.state.random = random;
         self.flush_tlb(false);
+        self.forget_contexts();
         self.mode_changed();
     }
 
@@ -213,9 +215,8 @@ impl Vcpu {
         }
         self.watching =
             s.dr[7] & 0xff != 0 && (0..4).any(|n| s.dr[7] >> (2 * n) & 3 != 0 && s.dr[7] >> (16 + 4 * n) & 3 != 0);
-        let user = if s.cpl == 3 { 1 << 15 } else { 0 };
         self.mode = key;
-        self.jump_tag = self.space << 16 | u64::from(key) | user;
+        self.retag();
         self.select_bank();
         self.leave = true;
     }

@@ -28,7 +28,8 @@ pub const DR6_BT: u64 = 1 << 15;
 
 const FETCH_ENTRIES: usize = 64;
 
-/// Recent translations of code pages.
+/// Recent translations of code pages: page address with the number of its address space in the low bits, and where the
+/// page is.
 pub struct FetchCache([(u64, Offset); FETCH_ENTRIES]);
 
 impl Default for FetchCache {
@@ -38,9 +39,13 @@ impl Default for FetchCache {
 }
 
 impl FetchCache {
-    /// Drops everything.
-    pub fn clear(&mut self) {
-        self.0 = [(u64::MAX, 0); FETCH_ENTRIES];
+    /// Drops what belongs to the address space `tag` ([`crate::mmu::context`]).
+    pub fn clear(&mut self, tag: u64) {
+        for entry in &mut self.0 {
+            if entry.0 & 0xfff == tag {
+                *entry = (u64::MAX, 0);
+            }
+        }
     }
 }
 
@@ -297,8 +302,8 @@ impl Vcpu {
 
     /// The offset in RAM of the code at `linear`, `None` if it is not in RAM or ROM.
     fn translate_code(&mut self, linear: u64) -> Result<Option<Offset>, Fault> {
-        let user = u64::from(self.state.cpl == 3);
-        let tag = (linear & !0xfff) | user;
+        let user = self.state.cpl == 3;
+        let tag = (linear & !0xfff) | self.contexts.fetch_tag(user);
         let slot = (linear >> 12) as usize % FETCH_ENTRIES;
         let (cached, page) = self.fetch.0[slot];
         if cached == tag {
@@ -309,6 +314,7 @@ impl Vcpu {
         let backing = self.memory.resolve(phys);
         if let Some(offset) = backing.read {
             self.fetch.0[slot] = (tag, offset & !0xfff);
+            self.contexts.note_code(user, linear, &t);
         }
         Ok(backing.read)
     }

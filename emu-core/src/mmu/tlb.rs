@@ -10,28 +10,44 @@
 //! misses too. An entry's write tag matches only if a plain store needs no further work: the page is writable, already
 //! dirty, RAM, and free of decoded code.
 //!
-//! Banks: user, supervisor, supervisor with EFLAGS.AC set (SMAP suspended), and one that is never filled, for the times
-//! when every access must take the slow path (data breakpoints, alignment checks).
+//! Banks: one that is never filled, for the times when every access must take the slow path (data breakpoints, alignment
+//! checks); one for supervisor accesses; and for each of [`CONTEXTS`] address spaces one for user accesses and one for
+//! supervisor accesses with EFLAGS.AC set (SMAP suspended), which reach user pages. A switch between known address spaces
+//! thus drops only what the supervisor bank holds of the old one besides global pages ([`super::context`]).
 
 /// log2 of the entries in a bank.
 pub const BITS: u32 = 10;
+/// Address spaces whose translations are kept. Linux uses six PCIDs at a time.
+pub const CONTEXTS: usize = 7;
 const SIZE: usize = 1 << BITS;
-const BANKS: usize = 4;
+const BANKS: usize = 2 + 2 * CONTEXTS;
+const WORDS: usize = SIZE / 64;
 /// A tag that matches no page.
 pub const NO_TAG: u64 = 1;
 
 /// The privilege under which translations are cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
 pub enum Bank {
-    /// CPL 3.
-    User,
-    /// CPL 0 to 2; with SMAP, user pages are out of reach.
-    Supervisor,
-    /// CPL 0 to 2 with EFLAGS.AC set.
-    SupervisorAc,
     /// Never filled.
     Slow,
+    /// CPL 0 to 2; with SMAP, user pages are out of reach.
+    Supervisor,
+    /// CPL 3.
+    User,
+    /// CPL 0 to 2 with EFLAGS.AC set.
+    SupervisorAc,
+}
+
+impl Bank {
+    /// Index of the bank's first entry.
+    const fn start(self, context: usize) -> usize {
+        SIZE * match self {
+            Bank::Slow => 0,
+            Bank::Supervisor => 1,
+            Bank::User => 2 + 2 * context,
+            Bank::SupervisorAc => 3 + 2 * context,
+        }
+    }
 }
 
 /// One translation.
@@ -56,17 +72,29 @@ pub const CODE: u64 = 2;
 /// An entry that matches nothing.
 pub const EMPTY: Entry = Entry { read_tag: NO_TAG, write_tag: NO_TAG, addend: 0, offset_flags: 0 };
 
+impl Entry {
+    /// The linear address of the page.
+    fn page(&self) -> u64 {
+        if self.read_tag == NO_TAG { self.write_tag } else { self.read_tag }
+    }
+}
+
 /// The TLB of one vCPU.
 pub struct Tlb {
     entries: Box<[Entry; SIZE * BANKS]>,
     /// Which entries may be filled, a bit each, so that flushes touch only those.
-    used: [u64; SIZE * BANKS / 64],
-    bank: usize,
-    /// Bit `n % 256` is set if a fragment of a large page in the 2 MiB region `n` may be cached: INVLPG must then look
+    used: [u64; WORDS * BANKS],
+    /// Which entries of the supervisor bank may be filled with translations that are not global.
+    private: [u64; WORDS],
+    /// Where the current bank starts.
+    start: usize,
+    bank: Bank,
+    context: usize,
+    /// Bit `n % 4096` is set if a fragment of a large page in the 2 MiB region `n` may be cached: INVLPG must then look
     /// beyond one entry.
-    large: [u64; 4],
-    /// A fragment of a 1 GiB page may be cached.
-    huge: bool,
+    large: [u64; 64],
+    /// Likewise for 1 GiB pages and regions.
+    huge: u64,
 }
 
 /// The size of the page that a translation comes from.
@@ -86,23 +114,37 @@ impl Default for Tlb {
         let entries = entries.try_into().unwrap_or_else(|_| unreachable!("the length is SIZE * BANKS"));
         Tlb {
             entries,
-            used: [0; SIZE * BANKS / 64],
-            bank: Bank::Supervisor as usize * SIZE,
-            large: [0; 4],
-            huge: false,
+            used: [0; WORDS * BANKS],
+            private: [0; WORDS],
+            start: Bank::Supervisor.start(0),
+            bank: Bank::Supervisor,
+            context: 0,
+            large: [0; 64],
+            huge: 0,
         }
     }
+}
+
+fn slot(linear: u64) -> usize {
+    (linear >> 12) as usize & (SIZE - 1)
 }
 
 impl Tlb {
     /// Chooses the bank that lookups use from now on.
     pub fn select(&mut self, bank: Bank) {
-        self.bank = bank as usize * SIZE;
+        self.bank = bank;
+        self.start = bank.start(self.context);
+    }
+
+    /// Chooses the address space, 0 to [`CONTEXTS`] - 1, whose banks lookups use from now on.
+    pub fn set_context(&mut self, context: usize) {
+        self.context = context % CONTEXTS;
+        self.select(self.bank);
     }
 
     #[inline(always)]
     fn index(&self, linear: u64) -> usize {
-        ((linear >> 12) as usize & (SIZE - 1)) | (self.bank & (SIZE * (BANKS - 1)))
+        ((linear >> 12) as usize & (SIZE - 1)) | (self.start & (SIZE * (BANKS - 1)))
     }
 
     /// The only entry of the current bank in which `linear` can be.
@@ -113,56 +155,94 @@ impl Tlb {
 
     /// The only entry of the supervisor bank in which `linear` can be: for implicit accesses to system structures.
     pub fn system_entry(&self, linear: u64) -> &Entry {
-        &self.entries[((linear >> 12) as usize & (SIZE - 1)) | (Bank::Supervisor as usize * SIZE)]
+        &self.entries[slot(linear) + Bank::Supervisor.start(0)]
     }
 
     /// Fills the entry of `linear` in the current bank, unless that is the one that stays empty, or in the supervisor
     /// bank for an implicit access.
     pub fn fill(&mut self, linear: u64, entry: Entry, page: PageSize, implicit: bool) {
-        let index = if implicit {
-            ((linear >> 12) as usize & (SIZE - 1)) | (Bank::Supervisor as usize * SIZE)
-        } else if self.bank == Bank::Slow as usize * SIZE {
+        let bank = if implicit { Bank::Supervisor } else { self.bank };
+        if bank == Bank::Slow {
             return;
-        } else {
-            self.index(linear)
-        };
+        }
+        let slot = slot(linear);
+        if bank == Bank::Supervisor {
+            let bit = 1 << (slot % 64);
+            let word = &mut self.private[slot / 64];
+            *word = if entry.offset_flags & GLOBAL != 0 { *word & !bit } else { *word | bit };
+        }
+        let index = bank.start(self.context) + slot;
         self.used[index / 64] |= 1 << (index % 64);
         if page != PageSize::Small {
             let region = linear >> 21;
-            self.large[(region / 64 % 4) as usize] |= 1 << (region % 64);
-            self.huge |= page == PageSize::Huge;
+            self.large[(region / 64 % 64) as usize] |= 1 << (region % 64);
+            if page == PageSize::Huge {
+                self.huge |= 1 << (linear >> 30 & 63);
+            }
         }
         self.entries[index] = entry;
     }
 
-    /// Drops everything; with `keep_global`, global translations stay.
-    pub fn flush(&mut self, keep_global: bool) {
-        for (word, used) in self.used.iter_mut().enumerate() {
-            let mut bits = *used;
+    /// Empties the used entries among `words` (words of `used`) for which `drop` holds.
+    fn flush_where(&mut self, words: std::ops::Range<usize>, drop: impl Fn(&Entry) -> bool) {
+        for word in words {
+            let mut bits = self.used[word];
             while bits != 0 {
                 let bit = bits.trailing_zeros();
                 bits &= bits - 1;
                 let entry = &mut self.entries[word * 64 + bit as usize];
-                if !(keep_global && entry.offset_flags & GLOBAL != 0) {
+                if drop(entry) {
                     *entry = EMPTY;
-                    *used &= !(1 << bit);
+                    self.used[word] &= !(1 << bit);
                 }
             }
         }
     }
 
-    /// Drops the translation of the page of `linear` in all banks.
+    /// Drops everything; with `keep_global`, global translations stay.
+    pub fn flush(&mut self, keep_global: bool) {
+        if keep_global {
+            self.flush_where(0..WORDS * BANKS, |entry| entry.offset_flags & GLOBAL == 0);
+        } else {
+            self.flush_where(0..WORDS * BANKS, |_| true);
+            self.large = [0; 64];
+            self.huge = 0;
+        }
+        self.private = [0; WORDS];
+    }
+
+    /// Drops what the banks of `context` hold, besides global translations.
+    pub fn flush_context(&mut self, context: usize) {
+        let first = Bank::User.start(context % CONTEXTS) / 64;
+        self.flush_where(first..first + 2 * WORDS, |entry| entry.offset_flags & GLOBAL == 0);
+    }
+
+    /// Drops what the supervisor bank holds, besides global translations.
+    pub fn flush_private(&mut self) {
+        let first = Bank::Supervisor.start(0);
+        for word in 0..WORDS {
+            let mut bits = std::mem::take(&mut self.private[word]);
+            while bits != 0 {
+                let slot = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                self.entries[first + slot] = EMPTY;
+            }
+        }
+    }
+
+    /// Drops the translation of the page of `linear`, whatever its size, in all banks.
     pub fn flush_page(&mut self, linear: u64) {
         let region = linear >> 21;
-        if self.huge || self.large[(region / 64 % 4) as usize] >> (region % 64) & 1 != 0 {
-            self.large = [0; 4];
-            self.huge = false;
-            self.flush(false);
+        let huge = self.huge >> (linear >> 30 & 63) & 1 != 0;
+        let large = self.large[(region / 64 % 64) as usize] >> (region % 64) & 1 != 0;
+        if huge || large {
+            // 4 MiB is the larger kind of large page.
+            let shift = if huge { 30 } else { 22 };
+            self.flush_where(0..WORDS * BANKS, |entry| entry.page() >> shift == linear >> shift);
             return;
         }
         for bank in 0..BANKS {
-            let index = ((linear >> 12) as usize & (SIZE - 1)) + bank * SIZE;
-            self.entries[index] = EMPTY;
+            self.entries[slot(linear) + bank * SIZE] = EMPTY;
         }
     }
 

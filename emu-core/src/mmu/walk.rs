@@ -375,3 +375,6 @@ impl Vcpu {
         Ok(pdptes)
     }
 }
+
+#[cfg(test)]
+mod tests;

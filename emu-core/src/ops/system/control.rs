@@ -336,6 +336,9 @@ impl Vcpu {
         if changed & (CR4_PGE | CR4_PSE | CR4_PAE | CR4_SMEP | CR4_SMAP | CR4_PCIDE | CR4_LA57) != 0 {
             self.flush_tlb(false);
         }
+        if changed & CR4_PCIDE != 0 {
+            self.forget_contexts();
+        }
         self.mode_changed();
         tracing::trace!(target: "mmu", old = format_args!("{old:#x}"), value = format_args!("{value:#x}"), "CR4");
         Ok(())
