@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// The receiving end of interrupt lines: an interrupt controller's inputs, or a vCPU's pins.
 pub trait IrqInput: Send + Sync {
@@ -50,42 +49,6 @@ impl IrqLine {
     /// The level that was driven last.
     pub fn is_high(&self) -> bool {
         self.level.load(Ordering::Relaxed)
-    }
-}
-
-/// A switch in a wire. Its far side is low while it is open (the HPET's legacy replacement cuts off the 8254 and the
-/// RTC so).
-pub struct IrqGate {
-    state: Mutex<GateState>,
-    out: IrqLine,
-}
-
-struct GateState {
-    level: bool,
-    closed: bool,
-}
-
-impl IrqGate {
-    /// A closed switch: levels of its input, whatever the pin, reach `out`.
-    pub fn new(out: IrqLine) -> Arc<IrqGate> {
-        Arc::new(IrqGate { state: Mutex::new(GateState { level: false, closed: true }), out })
-    }
-
-    /// Closes (`true`) or opens the switch.
-    pub fn set_closed(&self, closed: bool) {
-        self.change(|state| state.closed = closed);
-    }
-
-    fn change(&self, f: impl FnOnce(&mut GateState)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut state);
-        self.out.set(state.level && state.closed);
-    }
-}
-
-impl IrqInput for IrqGate {
-    fn set_level(&self, _pin: u32, high: bool) {
-        self.change(|state| state.level = high);
     }
 }
 
@@ -144,24 +107,5 @@ impl IrqInput for CpuPins {
         } else if pin == CpuPins::INTR {
             self.take(pin);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn irq_gate_open_holds_its_far_side_low() {
-        let out = IrqLine::unconnected();
-        let gate = IrqGate::new(out.clone());
-        let input = IrqLine::new(vec![(gate.clone(), 0)]);
-        gate.set_closed(false);
-        input.set(true);
-        assert!(!out.is_high());
-        gate.set_closed(true);
-        assert!(out.is_high());
-        gate.set_closed(false);
-        assert!(!out.is_high());
     }
 }

@@ -3,6 +3,8 @@
 pub mod board;
 pub mod char;
 pub mod dma;
+#[cfg(test)]
+mod hostile;
 pub mod input;
 pub mod intc;
 pub mod pci;

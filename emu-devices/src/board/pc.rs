@@ -19,6 +19,7 @@ use crate::char::CharBackend;
 use crate::char::debug_exit::DebugExit;
 use crate::char::debugcon::Debugcon;
 use crate::char::uart16550::Uart16550;
+use crate::dma::i8237::Dma;
 use crate::input::InputQueue;
 use crate::input::i8042::I8042;
 use crate::intc::ioapic::{self, IoApic, IoApicCore};
@@ -158,6 +159,7 @@ impl Pc {
         let input = InputQueue::new();
         bus.attach(Box::new(I8042::new(isa(1), isa(12), input.clone())));
         bus.attach(Box::new(Port92::default()));
+        bus.attach(Box::new(Dma::default()));
         let present = std::array::from_fn(|i| config.serials[i].is_some());
         for (i, backend) in config.serials.into_iter().enumerate() {
             if let Some(backend) = backend {

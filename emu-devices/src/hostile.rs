@@ -1,0 +1,302 @@
+//! Hostile guests: random register traffic, random waits, damaged snapshots, for a bounded time.
+//!
+//! Nothing may panic, hang or grow without bound. Each device runs alone on a test bench, then a whole PC on its bus.
+//! A failure names its seed.
+
+use crate::board::machine::MachineOptions;
+use crate::board::pc::{Pc, PcBoot, PcConfig};
+use crate::board::post;
+use crate::char::debug_exit::DebugExit;
+use crate::char::debugcon::{self, Debugcon};
+use crate::char::uart16550::Uart16550;
+use crate::char::{CharBackend, MemoryBackend};
+use crate::dma::i8237::Dma;
+use crate::input::i8042::I8042;
+use crate::input::{Button, InputEvent, InputQueue, Key};
+use crate::intc::ioapic::{self, IoApic};
+use crate::intc::lapic::{Lapic, LapicFeatures};
+use crate::intc::pic::Pic;
+use crate::port92::Port92;
+use crate::rtc::{Rtc, StartTime};
+use crate::testbench::Bench;
+use crate::timer::hpet::{self, Hpet, HpetLines};
+use crate::timer::pit::Pit;
+use emu_core::clock::{ClockMode, Instant};
+use emu_core::cpu::model::CpuModel;
+use emu_core::device::{Device, Region, ResetKind, Space, ports};
+use emu_core::irq::{CpuPins, InterruptSource, IrqInput, IrqLine};
+use fastrand::Rng;
+use serde_json::Value;
+use std::sync::Arc;
+
+const SEEDS: u64 = 8;
+const STEPS: u32 = 10_000;
+/// Bytes of JSON that no device's state exceeds.
+const STATE: usize = 200_000;
+
+/// A value as hostile guests like it: any, small, or a boundary.
+fn value(random: &mut Rng) -> u64 {
+    match random.u8(0..4) {
+        0 => random.u64(..),
+        1 => random.u64(0..256),
+        2 => 1 << random.u8(0..64),
+        _ => u64::MAX << random.u8(0..64),
+    }
+}
+
+/// Nanoseconds to wait.
+fn wait(random: &mut Rng) -> u64 {
+    match random.u8(0..16) {
+        0 => random.u64(0..10_000_000_000_000),
+        1..4 => random.u64(0..1_000_000_000),
+        _ => random.u64(0..100_000),
+    }
+}
+
+/// One access somewhere in `regions`, or just beyond.
+fn access(random: &mut Rng, regions: &[(Space, Region)]) -> (Space, u64, u8) {
+    let (space, region) = regions[random.usize(0..regions.len())];
+    let size = match space {
+        Space::Port => 1 << random.u8(0..3),
+        Space::Memory => 1 << random.u8(0..4),
+    };
+    let offset = if random.u8(0..4) == 0 { random.u64(0..region.len + 4) } else { random.u64(0..region.len.min(64)) };
+    (space, region.base + offset, size)
+}
+
+/// Changes a few numbers and flags of a snapshot, and lengthens or empties lists.
+fn damage(random: &mut Rng, state: &mut Value) {
+    match state {
+        // Mostly within the width that the number seems to have, so that the result parses.
+        Value::Number(n) if random.u8(0..8) == 0 => {
+            *state = match n.as_u64() {
+                _ if random.u8(0..64) == 0 => value(random).into(),
+                Some(0..0x100) => random.u8(..).into(),
+                Some(0x100..0x1_0000) => random.u16(..).into(),
+                _ => value(random).into(),
+            }
+        }
+        Value::Bool(b) if random.u8(0..8) == 0 => *b = !*b,
+        Value::Array(items) => {
+            if let (0, Some(item)) = (random.u8(0..16), items.first().cloned()) {
+                items.extend(std::iter::repeat_n(item, 5000));
+            } else if random.u8(0..16) == 0 {
+                items.clear();
+            }
+            items.iter_mut().take(300).for_each(|item| damage(random, item));
+        }
+        Value::Object(fields) => fields.values_mut().for_each(|field| damage(random, field)),
+        _ => {}
+    }
+}
+
+/// Torments `device` with seed after seed; `meddle` does what other devices and users can do to it.
+fn torment<D: Device>(build: impl Fn() -> D, extra: &[(Space, Region)], meddle: impl Fn(&mut Rng, &mut Bench<D>)) {
+    let fixed = D::PORTS.iter().map(|region| (Space::Port, *region));
+    let regions: Vec<_> = fixed.chain(extra.iter().copied()).collect();
+    let mut restored = 0;
+    for seed in 0..SEEDS {
+        println!("{} seed {seed}", D::ID);
+        let mut random = Rng::with_seed(seed);
+        let mut bench = Bench::new(build());
+        extra.iter().for_each(|(space, region)| bench.map(*space, *region, 0));
+        for step in 0..STEPS {
+            let (space, address, size) = access(&mut random, &regions);
+            match random.u8(0..16) {
+                0..8 => bench.write(space, address, size, value(&mut random)),
+                8..12 => drop(bench.read(space, address, size)),
+                12 => bench.advance(random.u64(0..50_000)),
+                13 => bench.advance_late(wait(&mut random)),
+                14 => bench.poll(),
+                _ => meddle(&mut random, &mut bench),
+            }
+            bench.requests.clear();
+            if step % 500 == 499 {
+                let mut state = serde_json::to_value(bench.device.state()).expect("a state is JSON");
+                assert!(state.to_string().len() < STATE, "the state of {} has grown", D::ID);
+                damage(&mut random, &mut state);
+                // A snapshot that does not parse is refused by the loader, so it harms nobody.
+                if let Ok(state) = serde_json::from_value(state) {
+                    bench.device.set_state(state);
+                    bench.with(|device, cx| device.restored(cx));
+                    restored += 1;
+                }
+            }
+            if random.u16(..) == 0 {
+                bench.reset(if random.bool() { ResetKind::Cold } else { ResetKind::Warm });
+            }
+        }
+    }
+    assert!(restored > SEEDS, "hardly any damaged state of {} parses: {restored}", D::ID);
+}
+
+fn line() -> IrqLine {
+    IrqLine::unconnected()
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_8259_pair() {
+    torment(
+        || Pic::new(line()),
+        &[],
+        |random, bench| {
+            let pair = bench.device.pair();
+            pair.set_level(random.u32(0..20), random.bool());
+            if random.bool() {
+                pair.acknowledge();
+            }
+        },
+    );
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_8254() {
+    torment(|| Pit::new(line()), &[], |_, _| {});
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_clock() {
+    torment(|| Rtc::new(line(), StartTime { seconds: 1_795_437_296, nanos: 5 }), &[], |_, _| {});
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_keyboard_controller() {
+    let input = InputQueue::new();
+    let user = input.clone();
+    torment(
+        move || I8042::new(line(), line(), input.clone()),
+        &[],
+        move |random, _| {
+            let event = match random.u8(0..4) {
+                0 => InputEvent::Motion { dx: random.i32(..), dy: random.i32(..) },
+                1 => InputEvent::Wheel(random.i32(..)),
+                2 => InputEvent::Button { button: Button::Extra, pressed: random.bool() },
+                _ => InputEvent::Key { key: Key::ALL[random.usize(0..Key::ALL.len())], pressed: random.bool() },
+            };
+            user.send(event);
+        },
+    );
+}
+
+#[test]
+fn hostile_guest_cannot_break_a_uart() {
+    let far = MemoryBackend::new();
+    let near = far.clone();
+    torment(
+        move || Uart16550::new(line(), Box::new(near.clone())),
+        &[(Space::Port, ports(0x3f8, 8))],
+        move |random, _| {
+            far.take_output();
+            far.set_room(random.bool().then(|| random.usize(0..20)));
+            if far.unread() < 1000 {
+                far.send(&[random.u8(..); 7]);
+            }
+            if random.bool() {
+                far.send_break();
+            }
+        },
+    );
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_dma_controllers() {
+    torment(Dma::default, &[], |random, bench| {
+        let channel = bench.device.channel(random.u8(..));
+        let memory = bench.world.memory().clone();
+        let mut buffer = vec![0; random.usize(0..100_000)];
+        channel.set_request(random.bool());
+        channel.read_memory(&memory, &mut buffer);
+        channel.write_memory(&memory, &buffer);
+    });
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_small_ports() {
+    torment(Port92::default, &[], |_, _| {});
+    torment(|| DebugExit, &[(Space::Port, DebugExit::DEFAULT)], |_, _| {});
+    let console = || Debugcon::new(Box::new(MemoryBackend::new()));
+    torment(console, &[(Space::Port, ports(debugcon::PORT, 1))], |_, _| {});
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_hpet() {
+    let lines = || HpetLines { irq0: line(), irq8: line(), inputs: vec![line(); ioapic::PINS] };
+    torment(|| Hpet::new(lines()), &[(Space::Memory, hpet::REGION)], |_, _| {});
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_apics() {
+    let features = LapicFeatures { x2apic: true, tsc_deadline: true };
+    let local = move || Lapic::new(0, Arc::new(CpuPins::default()), features);
+    let page = Region { base: 0xfee0_0000, len: 0x1000 };
+    torment(local, &[(Space::Memory, page)], |random, bench| {
+        bench.device.core().acknowledge();
+        let msr = if random.bool() { 0x800 + random.u32(0..0x40) } else { [0x1b, 0x6e0][random.usize(0..2)] };
+        let value = value(random);
+        bench.with(|device, cx| {
+            if let Some(msrs) = device.msrs() {
+                let _ = msrs.write_msr(cx, msr, value);
+                let _ = msrs.read_msr(cx, msr);
+                msrs.set_cr8(cx, value as u8);
+            }
+        });
+    });
+    torment(
+        move || IoApic::new(local().core()),
+        &[(Space::Memory, ioapic::REGION)],
+        |random, bench| bench.device.core().set_level(random.u32(0..40), random.bool()),
+    );
+}
+
+#[test]
+fn hostile_guest_cannot_break_a_whole_pc() {
+    for seed in 0..4 {
+        println!("pc seed {seed}");
+        let mut random = Rng::with_seed(seed);
+        let far: [MemoryBackend; 4] = Default::default();
+        let back_end = |i: usize| Some(Box::new(far[i].clone()) as Box<dyn CharBackend>);
+        let model = if seed % 2 == 0 { "max" } else { "486" };
+        let config = PcConfig {
+            ram: 4 << 20,
+            model: Arc::new(CpuModel::parse(model).expect("a model")),
+            clock: ClockMode::Icount { shift: 0 },
+            date: 0,
+            serials: std::array::from_fn(back_end),
+            debugcon: Some((debugcon::PORT, Box::new(MemoryBackend::new()))),
+            debug_exit: Some(DebugExit::DEFAULT),
+            boot: PcBoot::ResetVector,
+            options: MachineOptions::default(),
+        };
+        let mut pc = Pc::new(config).expect("a PC");
+        pc.machine.reset(ResetKind::Cold).expect("a reset");
+        let bus = pc.machine.bus().clone();
+        post::initialise(&bus, [true; 4]);
+        let mut regions: Vec<_> =
+            [0x00, 0x20, 0x40, 0x60, 0x70, 0x80, 0xa0, 0xc0, 0xe0, 0x2e8, 0x3f8, 0x4d0, 0x600, 0xcf8]
+                .map(|base| (Space::Port, ports(base, 16)))
+                .to_vec();
+        regions.push((Space::Port, ports(0, 0xfffb)));
+        regions
+            .extend([0xfec0_0000, 0xfed0_0000, 0xfee0_0000].map(|base| (Space::Memory, Region { base, len: 0x1000 })));
+        for _ in 0..30_000 {
+            let (space, address, size) = access(&mut random, &regions);
+            let value = value(&mut random);
+            match (random.u8(0..8), space) {
+                (0..4, Space::Port) => bus.port_write(address as u16, size, value as u32, 0),
+                (0..4, Space::Memory) => bus.memory_write(address, size, value, 0),
+                (4..6, Space::Port) => drop(bus.port_read(address as u16, size, 0)),
+                (4..6, Space::Memory) => drop(bus.memory_read(address, size, 0)),
+                (6, _) => {
+                    let deadline = bus.poll();
+                    let end = deadline.unwrap_or(Instant::ZERO).max(bus.now_after(0).plus_nanos(wait(&mut random)));
+                    bus.clock(|clock| clock.skip_to(end));
+                }
+                _ => {
+                    bus.acknowledge_interrupt();
+                    pc.input.send(InputEvent::Key { key: Key::A, pressed: random.bool() });
+                }
+            }
+            bus.take_outcomes();
+        }
+    }
+}
