@@ -326,7 +326,7 @@ pub fn slot(r: Register) -> Slot {
         Register::None => ZERO,
         Register::RIP | Register::EIP => BLOCK_RIP,
         Register::AH | Register::CH | Register::DH | Register::BH => RegFile::slot(r as u8 - Register::AH as u8) + 1,
-        r if r.is_gpr() => RegFile::slot(r.number() as u8),
+        r if r.is_gpr() => RegFile::slot(r.full_register().number() as u8),
         _ => ZERO,
     }
 }
