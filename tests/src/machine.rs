@@ -333,6 +333,11 @@ impl Machine {
         }
     }
 
+    /// Writes 8 bits to physical memory.
+    pub fn write8(&mut self, at: u64, value: u8) {
+        self.write(at, &[value]);
+    }
+
     /// Writes 16 bits to physical memory.
     pub fn write16(&mut self, at: u64, value: u16) {
         self.write(at, &value.to_le_bytes());
