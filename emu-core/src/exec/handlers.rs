@@ -62,26 +62,49 @@ pub fn chain(cpu: &mut Vcpu, target: u64) -> Exit {
 /// when an access misses the TLB or faults.
 #[inline(never)]
 pub fn unspecialised(cpu: &mut Vcpu, op: OpRef) -> Exit {
-    let Some(insn) = current(cpu, op) else { return Exit::LOOKUP };
+    match perform(cpu, op) {
+        Outcome::Next => dispatch(cpu, op.next()),
+        Outcome::Jump => {
+            let target = cpu.state.rip;
+            chain(cpu, target)
+        }
+        Outcome::Lookup => Exit::LOOKUP,
+        Outcome::Fault => Exit::FAULT,
+    }
+}
+
+/// How [`unspecialised`] goes on.
+enum Outcome {
+    Next,
+    Jump,
+    Lookup,
+    Fault,
+}
+
+/// The part of [`unspecialised`] that has the function's result on its stack: a frame of its own, because one with such
+/// a local cannot end in a tail call.
+#[inline(never)]
+fn perform(cpu: &mut Vcpu, op: OpRef) -> Outcome {
+    let Some(insn) = current(cpu, op) else { return Outcome::Lookup };
     match cpu.execute(insn) {
         Ok(()) => {
             if cpu.leave {
                 cpu.refund(i64::from(insn.after));
-                Exit::LOOKUP
+                Outcome::Lookup
             } else if insn.after == 0 {
-                let target = cpu.state.rip;
-                chain(cpu, target)
+                Outcome::Jump
             } else {
-                dispatch(cpu, op.next())
+                Outcome::Next
             }
         }
         Err(Fault::Retry) => {
             cpu.refund(i64::from(insn.after));
-            Exit::LOOKUP
+            Outcome::Lookup
         }
         Err(fault) => {
             cpu.refund(i64::from(insn.after) + 1);
-            cpu.leave_with(fault)
+            cpu.leave_with(fault);
+            Outcome::Fault
         }
     }
 }
