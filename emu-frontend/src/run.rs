@@ -7,7 +7,7 @@ use crate::cli::config::{BootFiles, Config};
 use crate::cli::error::StartError;
 use crate::cli::value::show_size;
 use crate::{daemon, exit, report, signals};
-use emu_devices::board::kernel::{Kernel, KernelOptions};
+use emu_devices::board::kernel::{Kernel, KernelOptions, Module, parse_modules};
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -50,13 +50,20 @@ pub fn run(config: Config, arguments: &[OsString]) -> Result<String, StartError>
 
 fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartError> {
     let file = read_file("kernel", &files.kernel, KERNEL_LIMIT)?;
-    let initrd = match &files.initrd {
-        Some(path) => read_file("initrd", path, memory)?,
-        None => Vec::new(),
-    };
     let name = files.kernel.display().to_string();
-    let kernel = Kernel::parse(&file).map_err(|e| StartError::value("kernel", name, e.to_string()))?;
-    Ok(BootImages { kernel, options: KernelOptions { command_line: files.append.clone().into_bytes(), initrd } })
+    let kernel = Kernel::parse(&file).map_err(|e| StartError::value("kernel", name.as_str(), e.to_string()))?;
+    let mut options = KernelOptions { name, command_line: files.append.clone().into_bytes(), ..Default::default() };
+    match &files.initrd {
+        Some(list) if kernel.takes_modules() => {
+            for (path, entry) in parse_modules(&list.to_string_lossy()) {
+                let contents = read_file("initrd", Path::new(&path), memory)?;
+                options.modules.push(Module { contents, command_line: entry.into_bytes() });
+            }
+        }
+        Some(path) => options.initrd = read_file("initrd", path, memory)?,
+        None => {}
+    }
+    Ok(BootImages { kernel, options })
 }
 
 /// The whole of a file of at most `limit` bytes, which may be a pipe.

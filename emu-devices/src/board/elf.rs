@@ -97,13 +97,8 @@ impl<'a> Elf<'a> {
             let at = headers + i * size;
             // p_flags is second in the 64-bit form and last but one in the 32-bit form.
             let get = |n: u64| if wide { le(file, at + 8 * n, 8) } else { le(file, at + 4 * n, 4) };
-            let segment = Segment {
-                offset: get(1),
-                linear: get(2),
-                physical: get(3),
-                file_size: get(4),
-                memory_size: get(5),
-            };
+            let segment =
+                Segment { offset: get(1), linear: get(2), physical: get(3), file_size: get(4), memory_size: get(5) };
             match le(file, at, 4) {
                 PT_LOAD if segment.memory_size > 0 => {
                     range("a segment", segment.offset, segment.file_size)?;
@@ -284,7 +279,9 @@ mod tests {
     #[test]
     fn segments_outside_of_ram_are_refused() {
         let memory = GuestMemory::new(0x40_0000, 0).unwrap();
-        for (physical, extra) in [(0x40_0000, 0), (0x3f_ffff, 9), (0x9_fff8, 1), (0xf_0000, 0), (0x10_0000, 0xffff_0000)] {
+        for (physical, extra) in
+            [(0x40_0000, 0), (0x3f_ffff, 9), (0x9_fff8, 1), (0xf_0000, 0), (0x10_0000, 0xffff_0000)]
+        {
             let file = sample::elf32(physical, b"12345678", extra, physical);
             assert!(Elf::parse(&file).unwrap().load(&memory).is_err(), "{physical:#x}");
         }
@@ -293,10 +290,8 @@ mod tests {
     #[test]
     fn damaged_files_never_panic() {
         let memory = GuestMemory::new(0x40_0000, 0).unwrap();
-        let good = [
-            sample::elf32(0x10_0000, &[0x90; 100], 50, 0x10_0000),
-            sample::elf64(0x10_0000, &[0x90; 64], &[4; 40]),
-        ];
+        let good =
+            [sample::elf32(0x10_0000, &[0x90; 100], 50, 0x10_0000), sample::elf64(0x10_0000, &[0x90; 64], &[4; 40])];
         let mut seed = 1u64;
         for file in good {
             for len in 0..file.len() {

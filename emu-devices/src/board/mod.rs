@@ -2,10 +2,15 @@
 
 pub mod acpi;
 pub mod boot_state;
+pub mod elf;
 pub mod kernel;
 pub mod linux_boot;
 pub mod machine;
 pub mod memory_map;
+pub mod multiboot;
+pub mod multiboot2;
 pub mod pc;
+pub mod place;
 pub mod post;
+pub mod pvh;
 mod vcpu;

@@ -252,13 +252,13 @@ fn pass_information(
         .iter()
         .flat_map(|range| {
             let kind = range.kind as u32;
-            [&20u32.to_le_bytes()[..], &range.start.to_le_bytes(), &range.len.to_le_bytes(), &kind.to_le_bytes()].concat()
+            [&20u32.to_le_bytes()[..], &range.start.to_le_bytes(), &range.len.to_le_bytes(), &kind.to_le_bytes()]
+                .concat()
         })
         .collect();
     let map_at = append(&map);
     let [lower, upper] = memory_sizes(memory);
-    let flags =
-        HAS_MEMORY | HAS_BOOT_DEVICE | HAS_COMMAND_LINE | HAS_MODULES | HAS_MEMORY_MAP | HAS_LOADER_NAME;
+    let flags = HAS_MEMORY | HAS_BOOT_DEVICE | HAS_COMMAND_LINE | HAS_MODULES | HAS_MEMORY_MAP | HAS_LOADER_NAME;
     // Boot device: the first hard disk, no partition.
     let fields = [flags, lower, upper, 0x8000_ffff, line, modules.len() as u32, list];
     fields.iter().enumerate().for_each(|(i, field)| put(&mut bytes, 4 * i, *field));

@@ -8,7 +8,9 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PlaceError {
     /// A part of the kernel is not in RAM.
-    #[error("the kernel asks for memory from {start:#x} to {end:#x}; there is RAM up to {EBDA:#x} and from {HIGH_MEMORY:#x} to {ram:#x}")]
+    #[error(
+        "the kernel asks for memory from {start:#x} to {end:#x}; there is RAM up to {EBDA:#x} and from {HIGH_MEMORY:#x} to {ram:#x}"
+    )]
     NotRam {
         /// First address.
         start: u64,
@@ -26,7 +28,9 @@ pub enum PlaceError {
         ram: u64,
     },
     /// No room behind the kernel.
-    #[error("{what} of {size} bytes does not fit into RAM behind the kernel, from {start:#x} to {ram:#x}; give the machine more with -m")]
+    #[error(
+        "{what} of {size} bytes does not fit into RAM behind the kernel, from {start:#x} to {ram:#x}; give the machine more with -m"
+    )]
     NoRoom {
         /// What was to be put there.
         what: &'static str,
