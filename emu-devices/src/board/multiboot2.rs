@@ -351,7 +351,9 @@ mod tests {
 
     #[test]
     fn unknown_requirements_are_refused_and_optional_ones_ignored() {
-        let parse = |tags: &[u32]| Multiboot2Kernel::parse(&sample::elf32(0x10_0000, &header(tags), 0, 0x10_0000));
+        // The sample's contents begin at an odd multiple of 4.
+        let contents = |tags: &[u32]| [vec![0; 4], header(tags)].concat();
+        let parse = |tags: &[u32]| Multiboot2Kernel::parse(&sample::elf32(0x10_0000, &contents(tags), 0, 0x10_0000));
         assert!(parse(&[5, 20, 80, 25, 0, 0]).is_ok());
         assert!(parse(&[77 | tag::OPTIONAL, 8]).is_ok());
         let field = |tags: &[u32]| match parse(tags).unwrap_err() {
