@@ -16,6 +16,7 @@ use crate::input::{Button, InputEvent, InputQueue, Key};
 use crate::intc::ioapic::{self, IoApic};
 use crate::intc::lapic::{Lapic, LapicFeatures};
 use crate::intc::pic::Pic;
+use crate::pc_testdev::{self, PcTestdev};
 use crate::port92::Port92;
 use crate::rtc::{Rtc, StartTime};
 use crate::testbench::Bench;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 const SEEDS: u64 = 8;
 const STEPS: u32 = 10_000;
 /// Bytes of JSON that no device's state exceeds.
-const STATE: usize = 200_000;
+const STATE: usize = 500_000;
 
 /// A value as hostile guests like it: any, small, or a boundary.
 fn value(random: &mut Rng) -> u64 {
@@ -99,7 +100,8 @@ fn torment<D: Device>(build: impl Fn() -> D, extra: &[(Space, Region)], meddle: 
         println!("{} seed {seed}", D::ID);
         let mut random = Rng::with_seed(seed);
         let mut bench = Bench::new(build());
-        extra.iter().for_each(|(space, region)| bench.map(*space, *region, 0));
+        let tag = D::PORTS.len() as u32;
+        extra.iter().for_each(|(space, region)| bench.map(*space, *region, tag));
         for step in 0..STEPS {
             let (space, address, size) = access(&mut random, &regions);
             match random.u8(0..16) {
@@ -215,6 +217,7 @@ fn hostile_guest_cannot_break_the_small_ports() {
     torment(Port92::default, &[], |_, _| {});
     torment(|| DebugExit, &[(Space::Port, DebugExit::DEFAULT)], |_, _| {});
     let console = || Debugcon::new(Box::new(MemoryBackend::new()));
+    torment(|| PcTestdev::new(vec![line(); 24]), &[(Space::Memory, pc_testdev::MEMORY)], |_, _| {});
     torment(console, &[(Space::Port, ports(debugcon::PORT, 1))], |_, _| {});
 }
 

@@ -7,6 +7,7 @@ pub mod dma;
 mod hostile;
 pub mod input;
 pub mod intc;
+pub mod pc_testdev;
 pub mod pci;
 pub mod port92;
 pub mod rtc;
