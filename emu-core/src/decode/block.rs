@@ -8,14 +8,14 @@ use crate::exec::thread::Op;
 use crate::mem::Offset;
 use crate::ops::fast::jump;
 use iced_x86::{Code, Decoder, DecoderError, FlowControl, Instruction};
-use std::cell::Cell;
 
 /// Instructions in a block at most.
 const MOST: usize = 64;
 
-/// Decodes a block from `bytes`, which lie at `offset` in RAM; `to_page_end` if they end where the page does. `None`
-/// if the first instruction crosses into the next page.
-pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Option<Box<Block>> {
+/// Decodes a block from `bytes`, which lie at `offset` in RAM and are at least 15 or end where the page does. If the
+/// first instruction crosses into the next page, or is longer than 15 bytes, the block has no instructions and executes
+/// it by itself.
+pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8]) -> Box<Block> {
     let bits = cpu.state.code_bits();
     let mut decoder = Decoder::with_ip(bits, bytes, 0, cpu.model.decoder_options());
     let mut insns = Vec::new();
@@ -25,11 +25,6 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Op
         decoder.decode_out(&mut iced);
         if iced.is_invalid() {
             if decoder.last_error() == DecoderError::NoMoreBytes {
-                // It crosses the page, or it is longer than 15 bytes: either way it is executed by itself.
-                let long = bytes.len() - start >= 15;
-                if insns.is_empty() && (to_page_end || long) {
-                    return None;
-                }
                 break;
             }
             insns.push(invalid(start as u16, bits));
@@ -46,7 +41,10 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Op
     for (n, insn) in insns.iter_mut().enumerate() {
         insn.after = (count - 1 - n) as u16;
     }
-    let last = insns.last()?;
+    let Some(last) = insns.last() else {
+        let ops = Box::new([Op::new(handlers::single, 0), Op::new(handlers::fall_through, 0)]);
+        return Box::new(Block::new(ops, Box::new([]), offset, bytes.len().min(15)));
+    };
     let len = usize::from(last.block_offset) + usize::from(last.len);
     let mut ops = vec![Op::new(handlers::enter, 0)];
     ops[0].imm = count as i32;
@@ -56,14 +54,7 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8], to_page_end: bool) -> Op
     let mut last = Op::new(leave, (count - 1) as u16);
     last.imm = len as i32;
     ops.push(last);
-    Some(Box::new(Block {
-        ops: ops.into(),
-        insns: insns.into(),
-        offset,
-        len,
-        stale: Cell::new(false),
-        successor: Cell::new(None),
-    }))
+    Box::new(Block::new(ops.into(), insns.into(), offset, len))
 }
 
 /// `insn`, or #UD in its place if the model lacks it or its LOCK prefix is not allowed.

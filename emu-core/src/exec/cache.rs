@@ -12,13 +12,14 @@ pub type ModeKey = u16;
 
 /// A run of decoded instructions within one page.
 pub struct Block {
-    /// Threaded code: an entry op, one op or fewer for each instruction, a last op that leaves.
+    /// Threaded code: an entry op, one for each instruction, a last op that leaves. Of an instruction that crosses the
+    /// page: only an entry that executes it by itself.
     pub ops: Box<[Op]>,
     /// The instructions.
     pub insns: Box<[Insn]>,
     /// Where the first byte lies in RAM.
     pub offset: Offset,
-    /// Bytes of all instructions.
+    /// Bytes of all instructions; of one that crosses the page, those in its first page.
     pub len: usize,
     /// Overwritten, unreachable by lookup; freed at the next collection.
     pub stale: Cell<bool>,
@@ -27,6 +28,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// A live block.
+    pub fn new(ops: Box<[Op]>, insns: Box<[Insn]>, offset: Offset, len: usize) -> Block {
+        Block { ops, insns, offset, len, stale: Cell::new(false), successor: Cell::new(None) }
+    }
+
     /// The entry of the block that has taken this stale one's place by now.
     pub fn newest(&self) -> Option<OpRef> {
         let mut at = self.successor.get()?;
@@ -73,19 +79,9 @@ struct Jump {
 
 const NO_JUMP: Jump = Jump { rip: 0, tag: u64::MAX, entry: None };
 
-/// What a lookup by physical address finds.
-pub enum Found {
-    /// A block.
-    Block(OpRef),
-    /// The first instruction crosses into the next page: it is executed by itself.
-    Crossing,
-    /// Nothing yet.
-    Nothing,
-}
-
 /// All decoded blocks of one vCPU.
 pub struct BlockCache {
-    blocks: Map<u64, Option<Box<Block>>>,
+    blocks: Map<u64, Box<Block>>,
     pages: Map<usize, Vec<u64>>,
     /// Boxed because links still lead to them: they must not move.
     #[allow(clippy::vec_box)]
@@ -124,29 +120,22 @@ fn jump_index(rip: u64, tag: u64) -> usize {
 }
 
 impl BlockCache {
-    /// The block at `offset` in `mode`.
-    pub fn find(&self, offset: Offset, mode: ModeKey) -> Found {
-        match self.blocks.get(&key(offset, mode)) {
-            Some(Some(block)) => Found::Block(OpRef::entry(block)),
-            Some(None) => Found::Crossing,
-            None => Found::Nothing,
-        }
+    /// The entry of the block at `offset` in `mode`.
+    pub fn find(&self, offset: Offset, mode: ModeKey) -> Option<OpRef> {
+        self.blocks.get(&key(offset, mode)).map(|block| OpRef::entry(block))
     }
 
-    /// Adds a block, or the note that its first instruction crosses the page.
-    pub fn insert(&mut self, offset: Offset, mode: ModeKey, block: Option<Box<Block>>) -> Option<OpRef> {
-        let key = key(offset, mode);
-        self.pages.entry(offset >> 12).or_default().push(key);
-        self.instructions += block.as_ref().map_or(1, |b| b.insns.len());
-        let entry = block.as_ref().map(|b| {
-            let entry = OpRef::entry(b);
-            entry.set_block(b);
-            if let Some(orphan) = self.orphans.remove(&key) {
-                orphan.block().successor.set(Some(entry));
-            }
-            entry
-        });
-        if let Some(Some(old)) = self.blocks.insert(key, block) {
+    /// Adds a block; its entry.
+    pub fn insert(&mut self, mode: ModeKey, block: Box<Block>) -> OpRef {
+        let key = key(block.offset, mode);
+        self.pages.entry(block.offset >> 12).or_default().push(key);
+        self.instructions += block.insns.len().max(1);
+        let entry = OpRef::entry(&block);
+        entry.set_block(&block);
+        if let Some(orphan) = self.orphans.remove(&key) {
+            orphan.block().successor.set(Some(entry));
+        }
+        if let Some(old) = self.blocks.insert(key, block) {
             self.graveyard.push(old);
         }
         entry
@@ -173,13 +162,9 @@ impl BlockCache {
         let orphans = &mut self.orphans;
         keys.retain(|key| {
             let start = (*key >> 16) as usize;
-            let overlaps = match blocks.get(key) {
-                Some(Some(block)) => offset < start + block.len && start < offset + len,
-                // What the first instruction of a page's end is may have changed with any of its bytes.
-                Some(None) => offset < start + 16 && start < offset + len,
-                None => return false,
-            };
-            if overlaps && let Some(Some(block)) = blocks.remove(key) {
+            let Some(block) = blocks.get(key) else { return false };
+            let overlaps = offset < start + block.len && start < offset + len;
+            if overlaps && let Some(block) = blocks.remove(key) {
                 block.stale.set(true);
                 retire(&block);
                 orphans.insert(*key, OpRef::entry(&block));
@@ -198,7 +183,7 @@ impl BlockCache {
     pub fn ranges(&self, offset: Offset) -> impl Iterator<Item = (Offset, usize)> + '_ {
         self.pages.get(&(offset >> 12)).into_iter().flatten().filter_map(|key| {
             let start = (*key >> 16) as usize;
-            self.blocks.get(key).map(|b| (start, b.as_ref().map_or(1, |b| b.len)))
+            self.blocks.get(key).map(|block| (start, block.len))
         })
     }
 

@@ -18,6 +18,20 @@ pub fn enter(cpu: &mut Vcpu, op: OpRef) -> Exit {
     dispatch(cpu, op.next())
 }
 
+/// The entry of a block that stands for one instruction which crosses into the next page.
+pub fn single(cpu: &mut Vcpu, _: OpRef) -> Exit {
+    cpu.state.rip = cpu.state.regs.get64(BLOCK_RIP);
+    if cpu.budget <= 0 {
+        return Exit::BUDGET;
+    }
+    cpu.step();
+    if cpu.leave || cpu.mode & super::mode::FLAT == 0 {
+        return Exit::LOOKUP;
+    }
+    let target = cpu.state.rip;
+    chain(cpu, target)
+}
+
 #[cold]
 #[inline(never)]
 fn over_budget(cpu: &mut Vcpu) -> Exit {

@@ -104,6 +104,7 @@ pub struct Vcpu {
     /// Address spaces whose translations are kept.
     pub(crate) contexts: Contexts,
     pub(crate) fetch: run::FetchCache,
+    pub(crate) singles: run::Singles,
     /// A data breakpoint is armed in DR7.
     pub(crate) watching: bool,
     /// The bus.
@@ -153,6 +154,7 @@ impl Vcpu {
             fault: None,
             contexts: Contexts::default(),
             fetch: run::FetchCache::default(),
+            singles: run::Singles::default(),
             watching: false,
             memory: bus.memory().clone(),
             ferr: IrqLine::unconnected(),

@@ -1,6 +1,5 @@
 //! The dispatcher: events, lookup of blocks, single steps, and what follows a fault.
 
-use super::cache::Found;
 use super::interrupt::Source;
 use super::postmortem::Raised;
 use super::thread::{self, Exit, OpRef};
@@ -46,6 +45,38 @@ impl FetchCache {
                 *entry = (u64::MAX, 0);
             }
         }
+    }
+}
+
+const SINGLES: usize = 256;
+
+/// Instructions that were decoded one by one, found again by their bytes.
+pub struct Singles(Box<[Option<Single>]>);
+
+#[derive(Clone, Copy)]
+struct Single {
+    bits: u32,
+    bytes: [u8; 15],
+    insn: Insn,
+}
+
+impl Default for Singles {
+    fn default() -> Singles {
+        Singles(vec![None; SINGLES].into())
+    }
+}
+
+impl Singles {
+    fn find(&self, rip: u64, bits: u32, bytes: &[u8]) -> Option<Insn> {
+        let single = self.0[rip as usize % SINGLES].as_ref()?;
+        let len = usize::from(single.insn.len);
+        (single.bits == bits && bytes.get(..len)? == &single.bytes[..len]).then_some(single.insn)
+    }
+
+    fn keep(&mut self, rip: u64, bits: u32, from: &[u8], insn: Insn) {
+        let mut bytes = [0; 15];
+        bytes[..from.len()].copy_from_slice(from);
+        self.0[rip as usize % SINGLES] = Some(Single { bits, bytes, insn });
     }
 }
 
@@ -327,26 +358,10 @@ impl Vcpu {
         self.check_rip(rip, 1)?;
         let linear = self.code_linear(rip);
         let Some(offset) = self.translate_code(linear)? else { return Ok(Lookup::Step) };
-        let mut entry = match self.cache.find(offset, self.mode) {
-            Found::Block(entry) => Some(entry),
-            Found::Crossing => return Ok(Lookup::Step),
-            Found::Nothing => None,
+        let entry = match self.cache.find(offset, self.mode) {
+            Some(entry) => entry,
+            None => self.decode_block(offset),
         };
-        if entry.is_none() {
-            let in_page = 0x1000 - (offset & 0xfff);
-            let mut bytes = [0; 512];
-            let n = in_page.min(bytes.len());
-            self.memory.ram().read(offset, &mut bytes[..n]);
-            let block = block::decode(self, offset, &bytes[..n], in_page == n);
-            let len = block.as_ref().map_or(1, |b| b.len);
-            self.stats.blocks += 1;
-            self.stats.decoded += block.as_ref().map_or(0, |b| b.insns.len() as u64);
-            if self.memory.mark_code(offset, len) {
-                self.tlb.protect(offset);
-            }
-            entry = self.cache.insert(offset, self.mode, block);
-        }
-        let Some(entry) = entry else { return Ok(Lookup::Step) };
         let len = entry.block().len as u64;
         if self.mode & super::mode::FLAT == 0 {
             // The limit is checked for the whole block; where it does not hold, instructions check it one by one.
@@ -357,6 +372,20 @@ impl Vcpu {
             self.cache.set_jump(rip, self.jump_tag, entry);
         }
         Ok(Lookup::Block(entry))
+    }
+
+    fn decode_block(&mut self, offset: Offset) -> OpRef {
+        let in_page = 0x1000 - (offset & 0xfff);
+        let mut bytes = [0; 512];
+        let n = in_page.min(bytes.len());
+        self.memory.ram().read(offset, &mut bytes[..n]);
+        let block = block::decode(self, offset, &bytes[..n]);
+        self.stats.blocks += 1;
+        self.stats.decoded += block.insns.len() as u64;
+        if self.memory.mark_code(offset, block.len) {
+            self.tlb.protect(offset);
+        }
+        self.cache.insert(self.mode, block)
     }
 
     /// The block at `rip`, to link a jump to; `None` if the dispatcher must look at it.
@@ -401,12 +430,17 @@ impl Vcpu {
                 }
             }
             n += end;
+            if let Some(known) = self.singles.find(rip, bits, &bytes[..n]) {
+                return Ok(known);
+            }
             let mut decoder = Decoder::with_ip(bits, &bytes[..n], rip, self.model.decoder_options());
             let insn = decoder.decode();
             if !insn.is_invalid() {
                 let mut repacked = Insn::new(&insn, rip, bits);
                 repacked.note_x87_opcode(&bytes);
-                return Ok(block::admit(self, repacked, &insn));
+                let insn = block::admit(self, repacked, &insn);
+                self.singles.keep(rip, bits, &bytes[..n], insn);
+                return Ok(insn);
             }
             if decoder.last_error() != DecoderError::NoMoreBytes {
                 return Ok(block::invalid(0, bits));
