@@ -263,10 +263,11 @@ fn hostile_guest_cannot_break_a_whole_pc() {
             ram: 4 << 20,
             model: Arc::new(CpuModel::parse(model).expect("a model")),
             clock: ClockMode::Icount { shift: 0 },
-            date: 0,
+            date: StartTime::default(),
             serials: std::array::from_fn(back_end),
             debugcon: Some((debugcon::PORT, Box::new(MemoryBackend::new()))),
             debug_exit: Some(DebugExit::DEFAULT),
+            testdev: true,
             boot: PcBoot::ResetVector,
             options: MachineOptions::default(),
         };

@@ -15,6 +15,7 @@ use emu_devices::board::machine::{Control, MachineOptions, Outcome};
 use emu_devices::board::pc::{Pc, PcBoot, PcConfig, PcError};
 use emu_devices::char::CharBackend;
 use emu_devices::pci::piix4::FrontPanel;
+use emu_devices::rtc::StartTime;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Builds the machine, runs it until it ends, and ends the process with the status that follows from it.
@@ -77,14 +78,19 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         [one] => Some(Region { base: one.base.into(), len: one.size.into() }),
         _ => return Err(StartError::option("device", "only one isa-debug-exit is implemented")),
     };
+    let clock = config.icount.map_or(ClockMode::Realtime, |icount| ClockMode::Icount { shift: icount.shift });
+    let (seconds, nanos) = config.rtc.now();
+    // The host's fraction of a second would be one more difference between two deterministic runs.
+    let nanos = if clock == ClockMode::Realtime { nanos } else { 0 };
     Ok(PcConfig {
         ram: config.memory,
         model: Arc::new(config.cpu.clone()),
-        clock: config.icount.map_or(ClockMode::Realtime, |icount| ClockMode::Icount { shift: icount.shift }),
-        date: config.rtc.seconds(),
+        clock,
+        date: StartTime { seconds, nanos },
         serials,
         debugcon,
         debug_exit,
+        testdev: config.devices.testdev,
         boot: PcBoot::Kernel(Box::new(images.kernel), images.options),
         options: MachineOptions {
             no_reboot: config.no_reboot,

@@ -26,6 +26,7 @@ use crate::intc::ioapic::{self, IoApic, IoApicCore};
 use crate::intc::lapic::{self, Lapic, LapicCore, LapicFeatures};
 use crate::intc::pic::Pic;
 use crate::intc::wired_or::WiredOr;
+use crate::pc_testdev::{self, PcTestdev};
 use crate::pci::PciBus;
 use crate::pci::host_i440fx::HostBridge;
 use crate::pci::piix3::{Piix3, Piix3Core};
@@ -86,14 +87,16 @@ pub struct PcConfig {
     pub model: Arc<CpuModel>,
     /// How virtual time advances.
     pub clock: ClockMode,
-    /// What the real-time clock shows at power-on: seconds since 1970-01-01.
-    pub date: i64,
+    /// What the real-time clock shows at power-on.
+    pub date: StartTime,
     /// What is behind COM1 to COM4; `None`: no such port.
     pub serials: [Option<Box<dyn CharBackend>>; SERIALS],
     /// The debug console's port and what is behind it.
     pub debugcon: Option<(u16, Box<dyn CharBackend>)>,
     /// The ports of the debug exit.
     pub debug_exit: Option<Region>,
+    /// Whether the test device of kvm-unit-tests is there.
+    pub testdev: bool,
     /// What starts.
     pub boot: PcBoot,
     /// How the machine reacts to its guest.
@@ -145,7 +148,7 @@ impl Pc {
         let gated = |pin| IrqLine::new(vec![(gate_core.clone() as Arc<dyn IrqInput>, pin)]);
         bus.attach(Box::new(Pit::new(gated(hpet::pin::PIT))));
         attach_at(&bus, gate, Space::Memory, hpet::REGION);
-        let mut rtc = Rtc::new(gated(hpet::pin::RTC), StartTime { seconds: config.date, nanos: 0 });
+        let mut rtc = Rtc::new(gated(hpet::pin::RTC), config.date);
         rtc.set_layout(&CmosLayout {
             low_ram: bus.memory().low_ram(),
             high_ram: bus.memory().high_ram(),
@@ -171,6 +174,10 @@ impl Pc {
         }
         if let Some(region) = config.debug_exit {
             attach_at(&bus, DebugExit, Space::Port, region);
+        }
+        if config.testdev {
+            let id = bus.attach(Box::new(PcTestdev::new((0..16).map(isa).collect())));
+            bus.map(id, Space::Memory, pc_testdev::MEMORY, pc_testdev::MEMORY_TAG);
         }
 
         let pci = PciBus::new();

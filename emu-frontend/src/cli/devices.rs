@@ -35,6 +35,8 @@ pub struct Devices {
     pub debug_exits: Vec<DebugExit>,
     /// isa-debugcon and `-debugcon`.
     pub debugcons: Vec<Debugcon>,
+    /// pc-testdev.
+    pub testdev: bool,
     /// For messages: the `-device` values that name a character device.
     users: Vec<(String, String)>,
 }
@@ -67,6 +69,7 @@ const DRIVERS: &[Driver] = &[
             ("iobase", "<uint32>  -  (default: 0xe9)"),
         ],
     },
+    Driver { name: "pc-testdev", about: "registers for kvm-unit-tests", properties: &[] },
 ];
 
 /// A default set by `-global`.
@@ -125,6 +128,8 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
                 }
                 devices.debugcons.push(Debugcon { base, chardev });
             }
+            "pc-testdev" if devices.testdev => return Err(v.error("there can be only one pc-testdev")),
+            "pc-testdev" => devices.testdev = true,
             _ => return Err(unknown(&v, &name)),
         }
         v.finish()?;
@@ -185,6 +190,13 @@ mod tests {
     fn devices(values: &[&str], globals: &[&str]) -> Result<Devices, String> {
         let own = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
         parse(&own(values), &own(globals), &mut Vec::new()).map_err(|e| e.line())
+    }
+
+    #[test]
+    fn testdev_is_there_once_and_has_no_properties() {
+        assert!(devices(&["pc-testdev"], &[]).unwrap().testdev);
+        assert!(devices(&["pc-testdev", "pc-testdev"], &[]).is_err());
+        assert!(devices(&["pc-testdev,iobase=1"], &[]).is_err());
     }
 
     #[test]

@@ -24,16 +24,17 @@ pub enum Rtc {
 }
 
 impl Rtc {
-    /// Seconds since 1970-01-01 00:00 that the clock shows now.
-    pub fn seconds(self) -> i64 {
+    /// Seconds since 1970-01-01 00:00 that the clock shows now, and nanoseconds on top.
+    pub fn now(self) -> (i64, u32) {
         let now = Timestamp::now();
+        let nanos = now.subsec_nanosecond().unsigned_abs();
         match self {
-            Rtc::Utc => now.as_second(),
+            Rtc::Utc => (now.as_second(), nanos),
             Rtc::LocalTime => {
                 let local: Zoned = now.to_zoned(TimeZone::system());
-                now.as_second() + i64::from(local.offset().seconds())
+                (now.as_second() + i64::from(local.offset().seconds()), nanos)
             }
-            Rtc::Date(seconds) => seconds,
+            Rtc::Date(seconds) => (seconds, 0),
         }
     }
 }
