@@ -141,6 +141,7 @@ pub fn div(a: Finite, b: Finite) -> Wide {
 }
 
 /// The square root of a positive `a`: 64 bits, a half bit and a sticky bit.
+#[inline(always)]
 pub fn sqrt(a: Finite) -> Wide {
     // With an even exponent 2e the radicand is 1.f or 1f.f in units that make the root exactly 64 bits long.
     let odd = a.exponent & 1;

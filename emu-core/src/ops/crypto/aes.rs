@@ -74,6 +74,7 @@ static MIX: [u32; 256] = columns([2, 1, 1, 3]);
 static INVERSE_MIX: [u32; 256] = columns([14, 9, 13, 11]);
 
 /// ShiftRows and SubBytes, or their inverses.
+#[inline(always)]
 fn substitute(state: Xmm, s_box: &[u8; 256], step: usize) -> Xmm {
     let mut r = [0; 16];
     for n in 0..16 {
@@ -82,6 +83,7 @@ fn substitute(state: Xmm, s_box: &[u8; 256], step: usize) -> Xmm {
     Xmm(r)
 }
 
+#[inline(always)]
 fn mix(state: Xmm, table: &[u32; 256]) -> Xmm {
     let column = |n: usize| {
         (0..4).fold(0, |sum, row| sum ^ table[usize::from(state.0[4 * n + row])].rotate_left(8 * row as u32))
@@ -89,28 +91,33 @@ fn mix(state: Xmm, table: &[u32; 256]) -> Xmm {
     Xmm::from_lanes([column(0), column(1), column(2), column(3)])
 }
 
+#[inline(always)]
 fn add(a: Xmm, b: Xmm) -> Xmm {
     Xmm::from(u128::from(a) ^ u128::from(b))
 }
 
 /// AESENC and AESENCLAST.
+#[inline(always)]
 pub fn encrypt_round(state: Xmm, key: Xmm, last: bool) -> Xmm {
     let substituted = substitute(state, &S_BOX, 4);
     add(if last { substituted } else { mix(substituted, &MIX) }, key)
 }
 
 /// AESDEC and AESDECLAST.
+#[inline(always)]
 pub fn decrypt_round(state: Xmm, key: Xmm, last: bool) -> Xmm {
     let substituted = substitute(state, &INVERSE_S_BOX, 12);
     add(if last { substituted } else { mix(substituted, &INVERSE_MIX) }, key)
 }
 
 /// AESIMC.
+#[inline(always)]
 pub fn inverse_mix_columns(state: Xmm) -> Xmm {
     mix(state, &INVERSE_MIX)
 }
 
 /// AESKEYGENASSIST.
+#[inline(always)]
 pub fn key_generation_assist(src: Xmm, round_constant: u8) -> Xmm {
     let word = |n: usize| u32::from_le_bytes(src.get32(n).to_le_bytes().map(|b| S_BOX[usize::from(b)]));
     let (x1, x3) = (word(1), word(3));

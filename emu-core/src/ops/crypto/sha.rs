@@ -7,6 +7,7 @@ fn words(v: Xmm) -> [u32; 4] {
 }
 
 /// SHA1NEXTE: the state variable E four rounds later, added to the schedule.
+#[inline(always)]
 pub fn sha1nexte(dst: Xmm, src: Xmm) -> Xmm {
     let mut r = words(src);
     r[3] = r[3].wrapping_add(words(dst)[3].rotate_left(30));
@@ -14,12 +15,14 @@ pub fn sha1nexte(dst: Xmm, src: Xmm) -> Xmm {
 }
 
 /// SHA1MSG1.
+#[inline(always)]
 pub fn sha1msg1(dst: Xmm, src: Xmm) -> Xmm {
     let (d, s) = (words(dst), words(src));
     Xmm::from_lanes([d[0] ^ s[2], d[1] ^ s[3], d[2] ^ d[0], d[3] ^ d[1]])
 }
 
 /// SHA1MSG2.
+#[inline(always)]
 pub fn sha1msg2(dst: Xmm, src: Xmm) -> Xmm {
     let (d, s) = (words(dst), words(src));
     let w16 = (d[3] ^ s[2]).rotate_left(1);
@@ -30,6 +33,7 @@ pub fn sha1msg2(dst: Xmm, src: Xmm) -> Xmm {
 }
 
 /// SHA1RNDS4: four rounds with the function and constant that `imm` chooses.
+#[inline(always)]
 pub fn sha1rnds4(dst: Xmm, src: Xmm, imm: u8) -> Xmm {
     let [mut d, mut c, mut b, mut a] = words(dst);
     let schedule = words(src);
@@ -49,6 +53,7 @@ pub fn sha1rnds4(dst: Xmm, src: Xmm, imm: u8) -> Xmm {
 }
 
 /// SHA256RNDS2: two rounds; `wk` holds the schedule's words with their constants added.
+#[inline(always)]
 pub fn sha256rnds2(dst: Xmm, src: Xmm, wk: Xmm) -> Xmm {
     let [mut h, mut g, mut d, mut c] = words(dst);
     let [mut f, mut e, mut b, mut a] = words(src);
@@ -64,6 +69,7 @@ pub fn sha256rnds2(dst: Xmm, src: Xmm, wk: Xmm) -> Xmm {
 }
 
 /// SHA256MSG1.
+#[inline(always)]
 pub fn sha256msg1(dst: Xmm, src: Xmm) -> Xmm {
     let d = words(dst);
     let next = [d[1], d[2], d[3], src.get32(0)];
@@ -72,6 +78,7 @@ pub fn sha256msg1(dst: Xmm, src: Xmm) -> Xmm {
 }
 
 /// SHA256MSG2.
+#[inline(always)]
 pub fn sha256msg2(dst: Xmm, src: Xmm) -> Xmm {
     let (d, s) = (words(dst), words(src));
     let sigma1 = |x: u32| x.rotate_right(17) ^ x.rotate_right(19) ^ x >> 10;

@@ -121,6 +121,7 @@ fn sum_of_differences(p: Pair) -> Xmm {
     Xmm::from_lanes(sums)
 }
 
+#[inline(always)]
 fn multiple_sums_of_differences(p: Pair) -> Xmm {
     let a = &p.dst.0[usize::from(p.imm >> 2 & 1) * 4..];
     let b = &p.src.0[usize::from(p.imm & 3) * 4..];

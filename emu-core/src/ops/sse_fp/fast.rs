@@ -14,8 +14,8 @@ use crate::exec::{Vcpu, mode};
 use crate::mmu::access;
 use crate::ops::fast::form::{A32, A64, A64I, linear};
 use crate::ops::fast::{address_form, operands};
-use crate::softfloat::sse::Predicate;
 use crate::softfloat::sse::quick::{self, Add, Div, Max, Min, Mul, Operation, Sqrt, Sub};
+use crate::softfloat::sse::{Predicate, RoundControl};
 use iced_x86::Mnemonic as M;
 
 /// The specialised op for instruction `n` of `insns`; `None` if there is none.
@@ -90,6 +90,10 @@ fn handlers(insn: &Insn) -> Option<Forms> {
         M::Maxpd => forms!(packed2, Max),
         M::Cmpss => forms!(compare_scalar, u32),
         M::Cmpsd if is_sse => forms!(compare_scalar, u64),
+        M::Cmpps => forms!(compare4),
+        M::Cmppd => forms!(compare2),
+        M::Roundss => forms!(round, u32),
+        M::Roundsd => forms!(round, u64),
         // The ordered and unordered comparisons differ only for NaNs, which are not handled here.
         M::Comiss | M::Ucomiss => forms!(compare_flags, u32),
         M::Comisd | M::Ucomisd => forms!(compare_flags, u64),
@@ -185,6 +189,36 @@ fn compare_scalar<T: FpLane, const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit {
         T::set_low(destination, T::from_bits(if holds { u64::MAX } else { 0 }));
         Some(())
     });
+    finish(cpu, op, done)
+}
+
+#[inline(always)]
+fn compare_packed<T: FpLane, const N: usize, const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Option<()> {
+    let b = packed_source::<A>(cpu, op)?.lanes::<T, N>();
+    let destination = &mut cpu.state.xmm[number(op.r0)];
+    let predicate = Predicate::from_imm8(op.imm as u8);
+    let mut lanes = destination.lanes::<T, N>();
+    for (lane, b) in lanes.iter_mut().zip(b) {
+        *lane = T::from_bits(if quick::predicate(predicate, *lane, b)? { u64::MAX } else { 0 });
+    }
+    *destination = Xmm::from_lanes(lanes);
+    Some(())
+}
+
+fn compare4<const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let done = compare_packed::<u32, 4, A>(cpu, op);
+    finish(cpu, op, done)
+}
+
+fn compare2<const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let done = compare_packed::<u64, 2, A>(cpu, op);
+    finish(cpu, op, done)
+}
+
+fn round<T: FpLane, const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let done = low_source::<T, A>(cpu, op)
+        .and_then(|b| quick::round_to_integral(cpu.state.mxcsr, b, RoundControl::from_imm8(op.imm as u8)))
+        .map(|r| T::set_low(&mut cpu.state.xmm[number(op.r0)], r));
     finish(cpu, op, done)
 }
 

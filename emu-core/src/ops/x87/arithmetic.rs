@@ -275,18 +275,6 @@ fn reduced_push(
     Ok(())
 }
 
-/// Sets C3, C2 and C0.
-fn set_relation(cpu: &mut Vcpu, relation: Relation) {
-    let codes = match relation {
-        Relation::Greater => 0,
-        Relation::Less => status::C0,
-        Relation::Equal => status::C3,
-        Relation::Unordered => status::C3 | status::C2 | status::C0,
-    };
-    let fpu = &mut cpu.state.fpu;
-    fpu.status = fpu.status & !(status::C3 | status::C2 | status::C0) | codes;
-}
-
 fn relation<const ORDERED: bool>(env: &mut X87Env, a: F80, b: F80) -> Relation {
     if ORDERED { x87::compare_ordered(env, a, b) } else { x87::compare_unordered(env, a, b) }
 }
@@ -327,7 +315,7 @@ fn compare_int<const POPS: u8>(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault>
 }
 
 fn compare_empty<const POPS: u8>(cpu: &mut Vcpu, insn: &Insn) {
-    set_relation(cpu, Relation::Unordered);
+    cpu.state.fpu.set_relation(Relation::Unordered);
     if cpu.x87_stack_fault(insn, false) {
         for _ in 0..POPS {
             cpu.state.fpu.pop();
@@ -337,7 +325,7 @@ fn compare_empty<const POPS: u8>(cpu: &mut Vcpu, insn: &Insn) {
 
 fn finish_compare<const POPS: u8>(cpu: &mut Vcpu, insn: &Insn, env: &X87Env, relation: Relation) {
     // The codes are set whether or not an unmasked exception keeps the stack from being popped.
-    set_relation(cpu, relation);
+    cpu.state.fpu.set_relation(relation);
     if !cpu.x87_finish(insn, env) {
         for _ in 0..POPS {
             cpu.state.fpu.pop();

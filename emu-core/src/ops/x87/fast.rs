@@ -78,8 +78,16 @@ fn memory_handlers(insn: &Insn) -> Option<Forms> {
         (M::Fst, 8) => forms!(store, u64, Keep),
         (M::Fstp, 4) => forms!(store, u32, Pop),
         (M::Fstp, 8) => forms!(store, u64, Pop),
-        (M::Fistp, 4) => forms!(store_int, i32),
-        (M::Fistp, 8) => forms!(store_int, i64),
+        (M::Fld, 10) => forms!(load_extended),
+        (M::Fstp, 10) => forms!(store_extended),
+        (M::Fcom, 4) => forms!(compare_memory, u32, Keep),
+        (M::Fcom, 8) => forms!(compare_memory, u64, Keep),
+        (M::Fcomp, 4) => forms!(compare_memory, u32, Pop),
+        (M::Fcomp, 8) => forms!(compare_memory, u64, Pop),
+        (M::Fist, 4) => forms!(store_int, i32, Keep),
+        (M::Fistp, 2) => forms!(store_int, i16, Pop),
+        (M::Fistp, 4) => forms!(store_int, i32, Pop),
+        (M::Fistp, 8) => forms!(store_int, i64, Pop),
         (M::Fadd, 4) => forms!(arithmetic_memory, Add, u32),
         (M::Fadd, 8) => forms!(arithmetic_memory, Add, u64),
         (M::Fsub, 4) => forms!(arithmetic_memory, Sub, u32),
@@ -126,6 +134,10 @@ fn register_handler(insn: &Insn) -> Option<Handler> {
         M::Fabs => sign::<Absolute>,
         M::Fld1 => constant::<One>,
         M::Fldz => constant::<Zero>,
+        M::Fsqrt => square_root,
+        M::Fcom | M::Fucom => compare_codes::<0>,
+        M::Fcomp | M::Fucomp => compare_codes::<1>,
+        M::Fcompp | M::Fucompp => compare_codes::<2>,
         M::Fcomi | M::Fucomi => compare::<Keep>,
         M::Fcomip | M::Fucomip => compare::<Pop>,
         M::Fnstsw => store_status,
@@ -323,14 +335,14 @@ fn store<T: Stored, P: Popping, const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit 
     finish(cpu, op, done)
 }
 
-/// FISTP m32int, m64int.
-fn store_int<T: Loaded, const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit {
+/// FIST and FISTP.
+fn store_int<T: Loaded, P: Popping, const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit {
     let bits = T::Bits::SIZE as u32 * 8;
     let done = ready(cpu, &[0])
         .and_then(|()| quick::to_int(cpu.state.fpu.control, cpu.state.fpu.st(0), bits, false))
         .and_then(|Computed { value, inexact, up }| {
             let value = T::Bits::from_u128(u128::from(value as u64));
-            write::<T::Bits, A>(cpu, op, Computed { value, inexact, up }, true)
+            write::<T::Bits, A>(cpu, op, Computed { value, inexact, up }, P::POP)
         });
     finish(cpu, op, done)
 }
@@ -458,6 +470,76 @@ fn compare<P: Popping>(cpu: &mut Vcpu, op: OpRef) -> Exit {
         if P::POP {
             cpu.state.fpu.pop();
         }
+        Some(())
+    });
+    finish(cpu, op, done)
+}
+
+fn square_root(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let done = ready(cpu, &[0]).and_then(|()| {
+        let result = quick::sqrt(cpu.state.fpu.control, cpu.state.fpu.st(0))?;
+        note(cpu, op, result.up, result.inexact);
+        cpu.state.fpu.set_st(0, result.value);
+        Some(())
+    });
+    finish(cpu, op, done)
+}
+
+/// FCOM and FUCOM with a register, and the forms that pop.
+fn compare_codes<const POPS: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let done = ready(cpu, &[0, op.r0]).and_then(|()| {
+        let relation = quick::relation(cpu.state.fpu.st(0), cpu.state.fpu.st(op.r0))?;
+        note(cpu, op, false, false);
+        cpu.state.fpu.set_relation(relation);
+        for _ in 0..POPS {
+            cpu.state.fpu.pop();
+        }
+        Some(())
+    });
+    finish(cpu, op, done)
+}
+
+/// FCOM and FCOMP m32fp, m64fp.
+fn compare_memory<T: Loaded, P: Popping, const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let done = ready(cpu, &[0]).and_then(|()| {
+        let (b, linear) = memory::<T, A>(cpu, op)?;
+        let relation = quick::relation(cpu.state.fpu.st(0), b)?;
+        note(cpu, op, false, false);
+        note_data(cpu, op, linear);
+        cpu.state.fpu.set_relation(relation);
+        if P::POP {
+            cpu.state.fpu.pop();
+        }
+        Some(())
+    });
+    finish(cpu, op, done)
+}
+
+/// FLD m80fp.
+fn load_extended<const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let done = ready_to_push(cpu).and_then(|()| {
+        let linear = linear::<A>(cpu, op);
+        let significand = cpu.host_read(linear, 8)?.read::<u64>();
+        let sign_exp = cpu.host_read(linear.wrapping_add(8), 2)?.read::<u16>();
+        note(cpu, op, false, false);
+        note_data(cpu, op, linear);
+        cpu.state.fpu.push(F80 { sign_exp, significand });
+        Some(())
+    });
+    finish(cpu, op, done)
+}
+
+/// FSTP m80fp.
+fn store_extended<const A: u8>(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let done = ready(cpu, &[0]).and_then(|()| {
+        let linear = linear::<A>(cpu, op);
+        let value = cpu.state.fpu.st(0);
+        let (low, high) = (cpu.host_write(linear, 8)?, cpu.host_write(linear.wrapping_add(8), 2)?);
+        low.write(value.significand);
+        high.write(value.sign_exp);
+        note(cpu, op, false, false);
+        note_data(cpu, op, linear);
+        cpu.state.fpu.pop();
         Some(())
     });
     finish(cpu, op, done)

@@ -2,8 +2,8 @@
 
 use super::status;
 use crate::cpu::fpu::FpuState;
-use crate::softfloat::F80;
 use crate::softfloat::x87::Class;
+use crate::softfloat::{F80, Relation};
 
 impl FpuState {
     #[inline(always)]
@@ -54,6 +54,18 @@ impl FpuState {
     #[inline(always)]
     pub(super) fn set_condition(&mut self, bit: u16, on: bool) {
         self.status = self.status & !bit | if on { bit } else { 0 };
+    }
+
+    /// Sets C3, C2 and C0 as comparisons do.
+    #[inline(always)]
+    pub(super) fn set_relation(&mut self, relation: Relation) {
+        let codes = match relation {
+            Relation::Greater => 0,
+            Relation::Less => status::C0,
+            Relation::Equal => status::C3,
+            Relation::Unordered => status::C3 | status::C2 | status::C0,
+        };
+        self.status = self.status & !(status::C3 | status::C2 | status::C0) | codes;
     }
 
     /// The status word with TOP.

@@ -156,30 +156,15 @@ impl RoundControl {
 /// ROUNDSS, ROUNDSD, ROUNDPS, ROUNDPD: rounds to an integral value of the same format. A denormal raises no DE.
 #[inline(always)]
 pub fn round_to_integral<T: Scalar>(env: &mut SseEnv, a: T, control: RoundControl) -> T {
-    let bits: u64 = a.into();
-    let biased = (bits >> (T::PRECISION - 1)) as i32 & ((1 << T::EXPONENT_BITS) - 1);
-    let exponent = biased - T::BIAS;
-    let fraction_bits = T::PRECISION as i32 - 1 - exponent;
-    // From 1.0 up to where every value is integral.
-    if exponent >= 0 && fraction_bits > 0 {
-        let rounding = control.rounding.unwrap_or(env.rounding());
-        let unit = 1u64 << fraction_bits;
-        let rest = (bits & (unit - 1)) << (64 - fraction_bits);
-        if rest != 0 && !control.suppress_precision {
-            env.raise(flags::PE);
-        }
-        let kept = bits & !(unit - 1);
-        // For 1.x the last integer bit is the implicit one: an exponent of BIAS, odd, stands in its place.
-        let odd = kept & unit != 0;
-        let negative = bits & T::SIGN.into() != 0;
-        return T::from_bits(if rounding.increments(negative, rest, odd) { kept + unit } else { kept });
+    match quick::round_to_integral(env.known(), a, control) {
+        Some(result) => result,
+        None => round_exact(env, a, control),
     }
-    if exponent < 0 || a.is_nan() { round_special(env, a, control) } else { a }
 }
 
-/// Magnitudes below one, and NaNs.
+/// Magnitudes below one, NaNs, and results that raise PE.
 #[cold]
-fn round_special<T: Scalar>(env: &mut SseEnv, a: T, control: RoundControl) -> T {
+fn round_exact<T: Scalar>(env: &mut SseEnv, a: T, control: RoundControl) -> T {
     if a.is_nan() {
         return exact::propagate_nan(env, a, a);
     }
@@ -188,6 +173,11 @@ fn round_special<T: Scalar>(env: &mut SseEnv, a: T, control: RoundControl) -> T 
     };
     if !control.suppress_precision {
         env.raise(flags::PE);
+    }
+    if x.exponent >= 0 {
+        // Inexact, and nothing is left to raise.
+        let quiet = RoundControl { suppress_precision: true, ..control };
+        return quick::round_to_integral(env.known(), a, quiet).unwrap_or(a);
     }
     let rounding = control.rounding.unwrap_or(env.rounding());
     // x.exponent is at most -1, so the value is a fraction of 2^64 units, with a sticky bit.

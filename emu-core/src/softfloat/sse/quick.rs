@@ -4,8 +4,8 @@
 //! sticky and masked already. `None` means that only the integer code in [`super::exact`] knows. Nothing here takes an
 //! address, so that the interpreter's handlers can use it and still end in a tail call.
 
-use super::{Predicate, Scalar, mxcsr};
-use crate::softfloat::{Relation, flags};
+use super::{Predicate, RoundControl, Scalar, mxcsr};
+use crate::softfloat::{Relation, Rounding, flags};
 
 /// Rounding to nearest, and an inexact result does not trap.
 #[inline(always)]
@@ -250,4 +250,30 @@ pub fn to_int_truncated<T: Scalar>(mxcsr: u32, a: T, bits: u32) -> Option<i64> {
     let truncated = value as i64;
     let fits = mxcsr & (mxcsr::PM | flags::PE) == mxcsr::PM | flags::PE || truncated as f64 == value;
     (plain && fits).then_some(truncated)
+}
+
+/// ROUNDSS and ROUNDSD of magnitudes from one up.
+#[inline(always)]
+pub fn round_to_integral<T: Scalar>(mxcsr: u32, a: T, control: RoundControl) -> Option<T> {
+    let bits: u64 = a.into();
+    let biased = (bits >> (T::PRECISION - 1)) as i32 & ((1 << T::EXPONENT_BITS) - 1);
+    let fraction_bits = T::PRECISION as i32 - 1 - (biased - T::BIAS);
+    if a.is_nan() || biased < T::BIAS {
+        return None;
+    }
+    if fraction_bits <= 0 {
+        return Some(a);
+    }
+    let rounding = control.rounding.unwrap_or(Rounding::from_rc(mxcsr >> mxcsr::RC_SHIFT));
+    let unit = 1u64 << fraction_bits;
+    let rest = (bits & (unit - 1)) << (64 - fraction_bits);
+    let known = control.suppress_precision || mxcsr & (mxcsr::PM | flags::PE) == mxcsr::PM | flags::PE;
+    if rest != 0 && !known {
+        return None;
+    }
+    let kept = bits & !(unit - 1);
+    // For 1.x the last integer bit is the implicit one: an exponent of BIAS, odd, stands in its place.
+    let odd = kept & unit != 0;
+    let negative = bits & T::SIGN.into() != 0;
+    Some(T::from_bits(if rounding.increments(negative, rest, odd) { kept + unit } else { kept }))
 }

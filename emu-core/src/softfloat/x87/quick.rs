@@ -130,6 +130,12 @@ impl Operation for DivR {
     }
 }
 
+/// FSQRT.
+#[inline(always)]
+pub fn sqrt(control: u16, a: F80) -> Option<Computed<F80>> {
+    if a.is_normal() && !a.is_negative() { pack(control, wide::sqrt(a.finite())) } else { None }
+}
+
 /// FLD of single or double precision: normal values and zeros.
 #[inline(always)]
 pub fn from_scalar<T: Scalar>(a: T) -> Option<F80> {
