@@ -1,7 +1,7 @@
 // The in-guest benchmark: a static program without a C library, so that all machines execute the very same instructions (a C library
 // chooses its string and math functions by CPUID). It runs as process 1 of a Linux guest, or natively for comparison.
 //
-// Each benchmark does a fixed amount of work. The program prints a line before and after each; whoever reads the console takes the
+// Each benchmark does a fixed amount of work. The program sends a line to the serial port before and after each; whoever reads the console takes the
 // times with the host's clock, because a guest's clock is part of what is being measured:
 //
 //     B:integer/sieve start

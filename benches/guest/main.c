@@ -43,7 +43,23 @@ static int has_slash(const char *text)
     return *text == '/';
 }
 
-// One write per line, so that lines stay whole.
+// Writes to the first serial port itself, past the kernel's buffers: what the guest does next begins when the line is out.
+static void serial_out(const char *bytes, size_t count)
+{
+    enum { COM1 = 0x3f8, LSR = COM1 + 5, THRE = 0x20 };   // 16550: line status, transmitter holding register empty
+    syscall1(SYS_iopl, 3);
+    for (size_t i = 0; i < count; i++) {
+        uint8_t status;
+        do
+            __asm__ volatile("inb %1, %0" : "=a"(status) : "Nd"((uint16_t)LSR));
+        while (!(status & THRE));
+        __asm__ volatile("outb %0, %1" : : "a"(bytes[i]), "Nd"((uint16_t)COM1));
+    }
+    syscall1(SYS_iopl, 0);
+}
+
+static int is_init;
+
 static void print(const char *a, const char *b, const char *c)
 {
     char line[160];
@@ -54,7 +70,10 @@ static void print(const char *a, const char *b, const char *c)
         memcpy(line + used, parts[i], bytes);
         used += bytes;
     }
-    syscall3(SYS_write, 1, line, used);
+    if (is_init)
+        serial_out(line, used);
+    else
+        syscall3(SYS_write, 1, line, used);
 }
 
 static void run(const struct benchmark *b)
@@ -83,7 +102,7 @@ __attribute__((used)) void start_with_stack(long *stack)
     if (argc == 2 && begins_with(argv[1], "--nothing"))
         exit_process(0);
 
-    int is_init = syscall0(SYS_getpid) == 1;
+    is_init = syscall0(SYS_getpid) == 1;
     print("B:begin", "", "");
     for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++)
         for (const struct benchmark *b = groups[g]; b->name; b++) {

@@ -8,7 +8,7 @@
 enum {
     SYS_read = 0, SYS_write = 1, SYS_mmap = 9, SYS_mprotect = 10, SYS_munmap = 11, SYS_rt_sigaction = 13, SYS_rt_sigreturn = 15,
     SYS_sched_yield = 24, SYS_getpid = 39, SYS_fork = 57, SYS_execve = 59, SYS_exit = 60, SYS_wait4 = 61, SYS_kill = 62,
-    SYS_pipe = 22, SYS_reboot = 169,
+    SYS_pipe = 22, SYS_reboot = 169, SYS_iopl = 172,
 };
 
 static inline long syscall6(long number, long a, long b, long c, long d, long e, long f)
@@ -25,7 +25,7 @@ static inline long syscall6(long number, long a, long b, long c, long d, long e,
 enum {
     SYS_read = 3, SYS_write = 4, SYS_mmap = 192, SYS_mprotect = 125, SYS_munmap = 91, SYS_rt_sigaction = 174, SYS_rt_sigreturn = 173,
     SYS_sched_yield = 158, SYS_getpid = 20, SYS_fork = 2, SYS_execve = 11, SYS_exit = 1, SYS_wait4 = 114, SYS_kill = 37,
-    SYS_pipe = 42, SYS_reboot = 88,
+    SYS_pipe = 42, SYS_reboot = 88, SYS_iopl = 110,
 };
 
 static inline long syscall6(long number, long a, long b, long c, long d, long e, long f)

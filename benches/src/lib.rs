@@ -1,5 +1,6 @@
-//! Helpers that the benches share: the in-guest benchmark's program, the machines that run it, and the arithmetic of the results.
+//! Helpers that the benches share: a bare processor, the in-guest benchmark, the machines that run it, and the arithmetic of the results.
 
+pub mod bare;
 pub mod machine;
 pub mod program;
 pub mod report;

@@ -9,7 +9,7 @@ use emu_tests::guest::{self, Guest};
 use crate::program::{Arch, Built};
 
 /// The kernel must not print between the program's lines, and must end the machine if the program dies.
-const KERNEL_OPTIONS: &str = "console=ttyS0 loglevel=0 panic=-1";
+const KERNEL_OPTIONS: &str = "console=ttyS0,115200 loglevel=0 panic=-1";
 
 /// Where Debian's packages isolinux and syslinux-common put the boot loader of the CD that Bochs boots.
 const ISOLINUX: [&str; 2] = ["/usr/lib/ISOLINUX/isolinux.bin", "/usr/lib/syslinux/modules/bios/ldlinux.c32"];
@@ -216,16 +216,19 @@ fn converse(guest: &mut Guest, started: Instant) -> Result<Run, guest::GuestErro
     let mut run = Run { boot: guest.arrival() - started, timings: Vec::new(), peak_rss_kib: 0 };
     let mut begun: Option<(String, Instant)> = None;
     loop {
+        // Bochs gives each character the time that it takes on a wire. So what counts is the last character of the line before
+        // a benchmark, and the first of the line behind it.
         guest.expect("B:")?;
+        let first = guest.arrival();
         let line = guest.expect_line()?;
-        let at = guest.arrival();
+        let last = guest.arrival();
         let mut words = line.split_whitespace();
         match (words.next(), words.next(), words.next()) {
             (Some("done"), None, None) => break,
-            (Some(name), Some("start"), None) => begun = Some((name.to_owned(), at)),
+            (Some(name), Some("start"), None) => begun = Some((name.to_owned(), last)),
             (Some(name), Some("end"), Some(checksum)) => match begun.take() {
                 Some((begun, start)) if begun == name => {
-                    run.timings.push(Timing { name: begun, duration: at - start, checksum: checksum.to_owned() });
+                    run.timings.push(Timing { name: begun, duration: first - start, checksum: checksum.to_owned() });
                 }
                 _ => return Err(guest::GuestError::new(format!("the end of {name} came without its start"))),
             },
