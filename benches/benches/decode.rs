@@ -32,7 +32,7 @@ fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
     group.throughput(Throughput::Elements(32));
     group.bench_function("block_of_32", |bencher| {
-        bencher.iter(|| block::decode(black_box(&cpu), bare::CODE as usize, black_box(&code), false));
+        bencher.iter(|| block::decode(black_box(&cpu), bare::CODE as usize, black_box(&code)));
     });
     group.finish();
 }
