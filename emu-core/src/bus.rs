@@ -194,7 +194,10 @@ impl Bus {
             let at = wrap(space, address.wrapping_add(u64::from(i)));
             let byte = match devices.find(space, at, 1) {
                 Some((index, access)) => self.with(&mut devices, index, now, |d, cx| d.read(cx, access)) & 0xff,
-                None => 0xff,
+                None => {
+                    tracing::trace!(target: "guest_errors", "read of undecoded {space:?} {at:#x}");
+                    0xff
+                }
             };
             value |= byte << (8 * i);
         }
@@ -212,6 +215,8 @@ impl Bus {
             let at = wrap(space, address.wrapping_add(u64::from(i)));
             if let Some((index, access)) = devices.find(space, at, 1) {
                 self.with(&mut devices, index, now, |d, cx| d.write(cx, access, (value >> (8 * i)) & 0xff));
+            } else {
+                tracing::trace!(target: "guest_errors", "write to undecoded {space:?} {at:#x}");
             }
         }
     }

@@ -18,10 +18,10 @@ use tracing::{Event, Metadata, Subscriber};
 const ITEMS: &[(&str, &str)] = &[
     ("in_asm", "guest instructions of each block when it is decoded"),
     ("int", "interrupts and exceptions, with the registers"),
-    ("exec", "each block before it runs (lots of logs)"),
+    ("exec", "each instruction before it executes (lots of logs, slow)"),
     ("cpu_reset", "CPU state at reset"),
-    ("mmu", "page walks and faults"),
-    ("pcall", "protected-mode far calls, returns and exceptions"),
+    ("mmu", "page faults and changes of paging"),
+    ("pcall", "protected-mode far jumps, calls and returns"),
     ("guest_errors", "accesses that a correct guest does not make"),
     ("unimp", "what the guest asks for and emu has not"),
 ];
@@ -119,7 +119,7 @@ struct ItemLog {
 
 impl Subscriber for ItemLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && self.items.contains(&metadata.target())
+        !metadata.is_span() && self.items.contains(&metadata.target())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -141,9 +141,28 @@ fn debugcon_and_log_go_to_their_files() {
     emu.type_keys(b"dt");
     assert_eq!(emu.wait(), Some(0));
     assert_eq!(std::fs::read(&console).unwrap(), b"D");
-    assert!(std::fs::read_to_string(&log).unwrap().contains("vector=6"));
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("v=06 e=0000 i=0 cpl=0 IP=0010:"), "{text}");
     std::fs::remove_file(console).unwrap();
     std::fs::remove_file(log).unwrap();
+}
+
+#[test]
+fn log_items_show_code_steps_and_resets() {
+    for (items, wanted) in [
+        ("in_asm,cpu_reset", &["CPU Reset (CPU 0)\n", "\nIN:\n0x00100000:  bc00000800", "mov esp,80000h\n"][..]),
+        ("exec", &["exec 0010:0000000000100000 cpl=0 mov esp,80000h\n"]),
+    ] {
+        let log = temporary("items.txt");
+        let mut emu = Emulator::start("log-items", &["-serial", "stdio", "-d", items, "-D", log.to_str().unwrap()]);
+        emu.output.expect("ready\n");
+        emu.type_keys(b"q");
+        assert_eq!(emu.wait(), Some(0));
+        let text = std::fs::read_to_string(&log).unwrap();
+        wanted.iter().for_each(|w| assert!(text.contains(w), "{w}: {}", &text[..text.len().min(2000)]));
+        assert!(!text.contains("v="));
+        std::fs::remove_file(log).unwrap();
+    }
 }
 
 #[test]

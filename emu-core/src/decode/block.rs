@@ -1,13 +1,15 @@
 //! Decoding of a run of instructions into a [`Block`]: within one page, up to the first transfer of control.
 
 use super::insn::{Insn, Kind, undefined};
+use crate::debug::trace;
 use crate::exec::Vcpu;
 use crate::exec::cache::Block;
 use crate::exec::handlers;
 use crate::exec::thread::Op;
 use crate::mem::Offset;
+use crate::ops::Exec;
 use crate::ops::fast::jump;
-use iced_x86::{Code, Decoder, DecoderError, FlowControl, Instruction};
+use iced_x86::{Code, Decoder, DecoderError, FlowControl, Instruction, Mnemonic};
 
 /// Instructions in a block at most.
 const MOST: usize = 64;
@@ -64,8 +66,15 @@ pub fn admit(cpu: &Vcpu, mut insn: Insn, iced: &Instruction) -> Insn {
         !iced.has_lock_prefix() || (insn.code.op_code().can_use_lock_prefix() && insn.ops[0].kind == Kind::Mem);
     if !known || !lock_ok {
         insn.exec = undefined;
+    } else if std::ptr::fn_addr_eq(insn.exec, undefined as Exec) && !is_defined_to_fault(iced) {
+        trace::unimplemented(iced);
     }
     insn
+}
+
+/// UD0, UD1 and UD2 raise #UD by definition.
+fn is_defined_to_fault(iced: &Instruction) -> bool {
+    matches!(iced.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2)
 }
 
 /// The instruction that stands for undecodable bytes at `block_offset`.

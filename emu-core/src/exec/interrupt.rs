@@ -19,6 +19,7 @@ use crate::cpu::fault::{self, Fault};
 use crate::cpu::regs::RSP;
 use crate::cpu::rflags::{self, AC, IF, IOPL, NT, RF, TF, VIF, VM};
 use crate::cpu::segment::{Gate, Seg, Segment, system};
+use crate::debug::trace;
 use crate::exec::Vcpu;
 
 /// What is delivered.
@@ -75,6 +76,7 @@ impl Vcpu {
     /// # Errors
     /// The fault that delivery itself raises; no register has changed then.
     pub fn interrupt(&mut self, vector: u8, source: Source, error: Option<u32>) -> Result<(), Fault> {
+        trace::interrupt(self, vector, source, error);
         let delivered = if !self.state.protected() {
             self.interrupt_real(vector)
         } else if self.state.long_mode() {

@@ -21,6 +21,7 @@ use crate::cpu::fault::Fault;
 use crate::cpu::model::CpuModel;
 use crate::cpu::segment::{Seg, Segment};
 use crate::cpu::{CpuState, Width};
+use crate::debug::trace;
 use crate::decode::insn::Insn;
 use crate::irq::{CpuPins, IrqLine};
 use crate::mem::{GuestMemory, Offset};
@@ -169,6 +170,7 @@ impl Vcpu {
 
     /// Processor reset (power-on values, caches dropped).
     pub fn reset(&mut self) {
+        trace::reset(self);
         let random = self.state.random.clone();
         self.state = CpuState::reset();
         self.state.random = random;

@@ -9,6 +9,7 @@ use crate::cpu::fault::{self, Fault};
 use crate::cpu::regs::BLOCK_RIP;
 use crate::cpu::rflags::{IF, RF, TF};
 use crate::cpu::segment::Seg;
+use crate::debug::trace;
 use crate::decode::block;
 use crate::decode::insn::Insn;
 use crate::irq::CpuPins;
@@ -143,7 +144,7 @@ impl Vcpu {
     /// Whether the next instruction must run by itself: something is to happen right behind it.
     fn must_step(&self) -> bool {
         let s = &self.state;
-        s.interrupt_shadow || s.system_flags & (TF | RF) != 0 || s.dr[7] & 0xff != 0
+        s.interrupt_shadow || s.system_flags & (TF | RF) != 0 || s.dr[7] & 0xff != 0 || trace::wants_steps()
     }
 
     /// Takes what is pending between two instructions (SDM Vol. 3A table 6-2).
@@ -207,7 +208,6 @@ impl Vcpu {
         self.state.monitor_armed = false;
         self.budget -= 1;
         self.stats.delivered += 1;
-        tracing::debug!(target: "int", vector, rip = format_args!("{:#x}", self.state.rip), "external interrupt");
         if let Err(fault) = self.interrupt(vector, source, None) {
             self.state.rip = self.insn_rip;
             self.raise(fault);
@@ -262,8 +262,6 @@ impl Vcpu {
             }
             self.budget -= 1;
             self.stats.delivered += 1;
-            tracing::debug!(target: "int", vector, error, address = format_args!("{address:#x}"),
-                rip = format_args!("{:#x}", self.insn_rip), "exception");
             self.state.rip = if vector == fault::DB { self.state.rip } else { self.insn_rip };
             match self.interrupt(vector, Source::Exception, error) {
                 Ok(()) => return,
@@ -278,6 +276,7 @@ impl Vcpu {
     /// Executes one instruction with everything that single steps, shadows and breakpoints demand.
     pub fn step(&mut self) {
         self.stats.steps += 1;
+        trace::step(self);
         let rip = self.state.rip;
         self.insn_rip = rip;
         if self.state.dr[7] & 0xff != 0 && !self.state.has(RF) && self.code_breakpoint(rip) {
@@ -360,7 +359,7 @@ impl Vcpu {
         let Some(offset) = self.translate_code(linear)? else { return Ok(Lookup::Step) };
         let entry = match self.cache.find(offset, self.mode) {
             Some(entry) => entry,
-            None => self.decode_block(offset),
+            None => self.decode_block(offset, rip),
         };
         let len = entry.block().len as u64;
         if self.mode & super::mode::FLAT == 0 {
@@ -374,12 +373,13 @@ impl Vcpu {
         Ok(Lookup::Block(entry))
     }
 
-    fn decode_block(&mut self, offset: Offset) -> OpRef {
+    fn decode_block(&mut self, offset: Offset, rip: u64) -> OpRef {
         let in_page = 0x1000 - (offset & 0xfff);
         let mut bytes = [0; 512];
         let n = in_page.min(bytes.len());
         self.memory.ram().read(offset, &mut bytes[..n]);
         let block = block::decode(self, offset, &bytes[..n]);
+        trace::block(self, rip, &bytes[..block.len.min(n)]);
         self.stats.blocks += 1;
         self.stats.decoded += block.insns.len() as u64;
         if self.memory.mark_code(offset, block.len) {

@@ -8,6 +8,7 @@ use crate::cpu::Width;
 use crate::cpu::fault::{self, Fault};
 use crate::cpu::regs::RSP;
 use crate::cpu::segment::{Gate, Seg, Segment, system};
+use crate::debug::trace;
 use crate::decode::insn::{Insn, Kind};
 use crate::exec::Vcpu;
 use crate::exec::descriptor::{is_null, rpl};
@@ -138,6 +139,7 @@ fn go(cpu: &mut Vcpu, cs: Segment, offset: u64) {
 /// JMP ptr16:16, ptr16:32, m16:16, m16:32, m16:64
 pub fn jmp(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let to = pointer(cpu, insn)?;
+    trace::far_transfer(cpu, "ljmp", to.selector, to.offset);
     if cpu.state.real_or_v86() {
         let cs = cpu.real_segment(Seg::Cs, to.selector);
         cpu.check_target(&cs, to.offset)?;
@@ -164,6 +166,7 @@ pub fn jmp(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
 /// CALL ptr16:16, ptr16:32, m16:16, m16:32, m16:64
 pub fn call(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let to = pointer(cpu, insn)?;
+    trace::far_transfer(cpu, "lcall", to.selector, to.offset);
     if cpu.state.real_or_v86() {
         let cs = cpu.real_segment(Seg::Cs, to.selector);
         return call_same_level(cpu, cs, to.offset, to.width, cpu.current_stack());
@@ -243,6 +246,7 @@ fn ret(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let parameters = if insn.ops[0].kind == Kind::Imm { (insn.imm & 0xffff) as i64 } else { 0 };
     let offset = cpu.stack_read(0, width)?;
     let selector = cpu.stack_read(w, width)? as u16;
+    trace::far_transfer(cpu, "lret", selector, offset);
     if cpu.state.real_or_v86() {
         let cs = cpu.real_segment(Seg::Cs, selector);
         cpu.check_target(&cs, offset)?;

@@ -7,6 +7,7 @@ use crate::cpu::fault::{self, Fault};
 use crate::cpu::regs::RSP;
 use crate::cpu::rflags::{self, AC, ARITH, DF, ID, IF, IOPL, NT, RF, TF, VIF, VIP, VM};
 use crate::cpu::segment::{Seg, Segment};
+use crate::debug::trace;
 use crate::decode::insn::Insn;
 use crate::exec::Vcpu;
 use crate::exec::descriptor::{is_null, rpl};
@@ -131,6 +132,7 @@ fn iret_v86(cpu: &mut Vcpu, width: Width) -> Result<(), Fault> {
 
 fn iret_protected(cpu: &mut Vcpu, width: Width) -> Result<(), Fault> {
     let image = image(cpu, width)?;
+    trace::far_transfer(cpu, "iret", image.cs, image.rip);
     let cpl = cpu.state.cpl;
     if image.flags & VM != 0 && cpl == 0 && width == Width::B4 && !cpu.state.long_mode() {
         return iret_to_v86(cpu, &image);
