@@ -408,6 +408,19 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Checks that `size` bytes at `linear` can be written, before they are read to be changed.
+    ///
+    /// # Errors
+    /// #AC, #PF.
+    #[inline]
+    pub fn open(&mut self, linear: u64, size: u64) -> Result<(), Fault> {
+        if self.host_write(linear, size).is_some() {
+            return Ok(());
+        }
+        self.check_alignment(linear, size)?;
+        self.probe(linear, size as usize, Access::Write, self.privilege())
+    }
+
     /// Linear addresses have 32 bits outside 64-bit mode.
     #[inline]
     pub fn wrap_linear(&self, linear: u64) -> u64 {
@@ -532,11 +545,10 @@ impl Vcpu {
 
     /// #AC if alignment checks are on and `linear` is not a multiple of `size` (SDM Vol. 3A 6.15, interrupt 17).
     #[inline]
-    fn check_alignment(&self, linear: u64, size: u64) -> Result<(), Fault> {
+    pub fn check_alignment(&self, linear: u64, size: u64) -> Result<(), Fault> {
         let on = self.state.cpl == 3 && self.state.has(rflags::AC) && self.state.cr0 & crate::cpu::control::CR0_AM != 0;
-        // 16-byte operands check their own alignment; those that may be unaligned check as 8-byte ones... (SDM table 6-7).
-        let alignment = size.min(8);
-        if on && alignment.is_power_of_two() && !linear.is_multiple_of(alignment) {
+        // 16-byte operands either check their own alignment or may lie anywhere.
+        if on && size <= 8 && !linear.is_multiple_of(size) {
             return Err(Fault::with_code(fault::AC, 0));
         }
         Ok(())

@@ -160,7 +160,8 @@ macro_rules! plain_operations {
         }
         #[inline(always)]
         fn bswap(&mut self, width: Width, a: u64) -> u64 {
-            width.sext(a.swap_bytes() >> (64 - width.bits()))
+            // With 16 bits the result is undefined; processors give zero.
+            if width == Width::B2 { 0 } else { width.sext(a.swap_bytes() >> (64 - width.bits())) }
         }
         #[inline(always)]
         fn carry(&mut self) -> u64 {
@@ -269,10 +270,7 @@ impl Backend for Slow<'_> {
         }
         let width = self.size(n);
         let linear = self.cpu.linear(self.insn, width.bytes(), Access::Write)?;
-        if self.cpu.host_write(linear, width.bytes()).is_none() {
-            let privilege = self.cpu.privilege();
-            self.cpu.probe(linear, width.bytes() as usize, Access::Write, privilege)?;
-        }
+        self.cpu.open(linear, width.bytes())?;
         let value = width.sext(self.cpu.load_width(linear, width)?);
         self.open = (linear, value);
         Ok(value)

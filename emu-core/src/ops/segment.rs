@@ -81,7 +81,9 @@ impl Vcpu {
 pub fn push(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let selector = cpu.state.segment(register(insn.ops[0].reg)?).selector;
     let size = insn.width.bytes() as i64;
-    cpu.stack_write(-size, Width::B2, u64::from(selector))?;
+    // Only 64-bit pushes write more than the selector.
+    let written = if insn.width == Width::B8 { Width::B8 } else { Width::B2 };
+    cpu.stack_write(-size, written, u64::from(selector))?;
     cpu.adjust_sp(-size);
     Ok(())
 }

@@ -283,9 +283,7 @@ fn ins(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     repeat(cpu, insn, |cpu, insn, _| {
         // Reading the port has effects: memory must be known to take the value.
         let to = element(cpu, insn, RDI, Access::Write)?;
-        if cpu.host_write(to, width.bytes()).is_none() {
-            cpu.probe(to, width as usize, Access::Write, cpu.privilege())?;
-        }
+        cpu.open(to, width.bytes())?;
         let value = cpu.bus.port_read(port, width as u8, cpu.pending_instructions());
         cpu.store_width(to, width, u64::from(value))?;
         advance(cpu, insn, RDI, 1);

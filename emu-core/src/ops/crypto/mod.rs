@@ -28,6 +28,7 @@ packed_rows! { packed:
 }
 
 /// The product of two polynomials over GF(2).
+#[inline(always)]
 fn carry_less_product(x: u64, y: u64) -> u128 {
     let mut product = 0;
     for n in 0..64 {

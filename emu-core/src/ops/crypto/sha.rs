@@ -2,6 +2,7 @@
 
 use crate::cpu::xmm::Xmm;
 
+#[inline(always)]
 fn words(v: Xmm) -> [u32; 4] {
     v.lanes::<u32, 4>()
 }

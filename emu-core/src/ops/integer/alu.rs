@@ -168,7 +168,7 @@ semantics! {
         let y = b.read(1)?;
         let sum = b.add(x, y);
         let r = b.sext(b.width(), sum);
-        // With a register destination the sum goes in last: XADD EAX, EAX doubles.
+        // The sum comes first, as a locked store may have to be tried again.
         b.commit(0, r)?;
         b.write(1, x)?;
         b.set_flags(FlagOp::Add, x, y, r);

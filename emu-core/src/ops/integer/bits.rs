@@ -42,8 +42,8 @@ pub fn bit_test<const OP: u8>(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> 
         let address = cpu.effective(&insn.mem, insn.addr).wrapping_add((units * width.bytes() as i64) as u64);
         let access = if OP == TEST { Access::Read } else { Access::Write };
         let linear = cpu.seg_linear(insn.mem.seg, address & insn.addr.mask(), width.bytes(), access)?;
-        if OP != TEST && cpu.host_write(linear, width.bytes()).is_none() {
-            cpu.probe(linear, width.bytes() as usize, Access::Write, cpu.privilege())?;
+        if OP != TEST {
+            cpu.open(linear, width.bytes())?;
         }
         let old = cpu.load_width(linear, width)?;
         if OP != TEST {
@@ -122,9 +122,7 @@ pub fn cmpxchg(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let old;
     if insn.ops[0].kind == Kind::Mem {
         let linear = cpu.linear(insn, width.bytes(), Access::Write)?;
-        if cpu.host_write(linear, width.bytes()).is_none() {
-            cpu.probe(linear, width.bytes() as usize, Access::Write, cpu.privilege())?;
-        }
+        cpu.open(linear, width.bytes())?;
         old = cpu.load_width(linear, width)?;
         let new = if old == accumulator { source } else { old };
         if insn.locked() {
@@ -136,10 +134,8 @@ pub fn cmpxchg(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
         old = cpu.state.regs.get(insn.ops[0].reg, width);
         if old == accumulator {
             cpu.state.regs.set(insn.ops[0].reg, width, source);
-        } else if width == Width::B4 {
-            // The "write back" of the old value clears the destination's upper half.
-            cpu.state.regs.set(insn.ops[0].reg, width, old);
         }
+        // Otherwise the register is not written at all: its upper half stays.
     }
     if old != accumulator {
         cpu.state.regs.set(RegFile::slot(RAX), width, old);
@@ -147,6 +143,16 @@ pub fn cmpxchg(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let (x, y) = (width.sext(accumulator), width.sext(old));
     cpu.state.flags.set(FlagOp::Sub, x, y, width.sext(x.wrapping_sub(y)));
     Ok(())
+}
+
+/// XADD. Of two equal registers the sum is what remains.
+pub fn xadd(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
+    let result = super::of::<super::alu::Xadd>(cpu, insn);
+    if insn.ops[0] == insn.ops[1] {
+        let r = cpu.state.flags.r;
+        cpu.state.regs.set(insn.ops[0].reg, insn.width, r);
+    }
+    result
 }
 
 /// CMPXCHG8B and CMPXCHG16B.
@@ -162,9 +168,7 @@ pub fn cmpxchg_double(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
         let low = cpu.state.regs.get(RegFile::slot(low), half);
         u128::from(cpu.state.regs.get(RegFile::slot(high), half)) << half.bits() | u128::from(low)
     };
-    if cpu.host_write(linear, size).is_none() {
-        cpu.probe(linear, size as usize, Access::Write, cpu.privilege())?;
-    }
+    cpu.open(linear, size)?;
     let old = if wide { cpu.load::<u128>(linear)? } else { u128::from(cpu.load::<u64>(linear)?) };
     let expected = pair(cpu, RDX, RAX);
     let new = if old == expected { pair(cpu, RCX, RBX) } else { old };

@@ -35,7 +35,7 @@ pub fn exec(m: M) -> Option<Exec> {
         M::Movzx => bits::movzx,
         M::Lea => of::<alu::Lea>,
         M::Xchg => bits::xchg,
-        M::Xadd => of::<alu::Xadd>,
+        M::Xadd => bits::xadd,
         M::Bswap => of::<alu::Bswap>,
         M::Imul => muldiv::imul,
         M::Mul => muldiv::mul,

@@ -141,6 +141,7 @@ semantics! {
     Rcl(b) {
         let x = b.open(0)?;
         let n = count(b)?;
+        let n = modulo(b, n);
         let width = b.width();
         let cf = b.carry();
         let (r, carry) = through_carry(b, x, cf, n, true);
@@ -155,6 +156,7 @@ semantics! {
     Rcr(b) {
         let x = b.open(0)?;
         let n = count(b)?;
+        let n = modulo(b, n);
         let width = b.width();
         let cf = b.carry();
         let (r, carry) = through_carry(b, x, cf, n, false);
@@ -171,6 +173,24 @@ semantics! {
     }
 }
 
+/// The count of a rotation through carry: it goes round after 9 or 17 bits. A whole turn leaves the flags alone.
+#[inline(always)]
+fn modulo<B: Backend>(b: &mut B, n: B::V) -> B::V {
+    let (turn, times) = match b.width() {
+        Width::B1 => (9, 3),
+        Width::B2 => (17, 1),
+        _ => return n,
+    };
+    let turn = b.imm(turn);
+    let mut n = n;
+    for _ in 0..times {
+        let rest = b.sub(n, turn);
+        let within = less(b, n, turn);
+        n = b.select(within, n, rest);
+    }
+    n
+}
+
 /// One rotation step a bit, at most 63: select keeps what later steps must not touch.
 #[inline(always)]
 fn through_carry<B: Backend>(b: &mut B, x: B::V, cf: B::V, n: B::V, left: bool) -> (B::V, B::V) {
@@ -179,9 +199,9 @@ fn through_carry<B: Backend>(b: &mut B, x: B::V, cf: B::V, n: B::V, left: bool) 
     let one = b.imm(1);
     let mut r = b.zext(width, x);
     let mut carry = cf;
-    let most = if width == Width::B8 { 63 } else { 31 };
+    let most = width.bits().min(if width == Width::B8 { 63 } else { 31 });
     for step in 0..most {
-        let step = b.imm(step);
+        let step = b.imm(u64::from(step));
         let (next, out) = if left {
             let out = b.shr(r, top);
             let out = b.and(out, one);
@@ -224,17 +244,19 @@ impl<const LEFT: bool> Semantics for DoubleShift<LEFT> {
         let x0 = b.zext(width, x);
         let fill0 = b.zext(width, fill);
         let rest = b.sub(size, n);
-        let rest1 = b.sub(rest, one);
         let before = b.sub(n, one);
+        // A shift by 64 would be none: with 64 bits the filling bits move in two steps.
+        let wide = width == Width::B8;
+        let rest1 = if wide { b.sub(rest, one) } else { rest };
         let (joined, out) = if LEFT {
             let high = b.shl(x0, n);
-            let half = b.shr(fill0, one);
+            let half = if wide { b.shr(fill0, one) } else { fill0 };
             let low = b.shr(half, rest1);
             let carry = b.shr(x0, rest);
             (b.or(high, low), carry)
         } else {
             let low = b.shr(x0, n);
-            let double = b.shl(fill0, one);
+            let double = if wide { b.shl(fill0, one) } else { fill0 };
             let high = b.shl(double, rest1);
             let carry = b.shr(x0, before);
             (b.or(low, high), carry)

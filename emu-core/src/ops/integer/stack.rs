@@ -89,7 +89,7 @@ pub fn enter(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let sp = cpu.sp().wrapping_sub(pushed as u64).wrapping_sub(frame) & stack.mask();
     // A write to the final stack pointer must be possible (SDM: ENTER's last check).
     let linear = cpu.seg_linear(crate::cpu::segment::Seg::Ss, sp, width.bytes(), Access::Write)?;
-    cpu.probe(linear, width as usize, Access::Write, cpu.privilege())?;
+    cpu.open(linear, width.bytes())?;
     cpu.set_sp(sp);
     cpu.state.regs.set(rbp, width, new_frame & width.mask());
     Ok(())

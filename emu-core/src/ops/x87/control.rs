@@ -121,6 +121,7 @@ fn load_environment(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let mut image = [0; 28];
     let image = &mut image[..format.len()];
     let linear = cpu.linear(insn, image.len() as u64, Access::Read)?;
+    cpu.check_alignment(linear, format.unit())?;
     cpu.read_bytes(linear, image, cpu.privilege())?;
     cpu.watch(linear, image.len() as u64, Access::Read);
     format.load(&mut cpu.state.fpu, image);
@@ -135,6 +136,7 @@ fn store_environment(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let image = format.store(&cpu.state.fpu);
     let len = format.len();
     let linear = cpu.linear(insn, len as u64, Access::Write)?;
+    cpu.check_alignment(linear, format.unit())?;
     cpu.write_bytes(linear, &image[..len], cpu.privilege())?;
     cpu.watch(linear, len as u64, Access::Write);
     let masked = cpu.state.fpu.control | 0x3F;
@@ -151,6 +153,7 @@ fn restore(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let len = format.len() + 80;
     let image = &mut image[..len];
     let linear = cpu.linear(insn, len as u64, Access::Read)?;
+    cpu.check_alignment(linear, format.unit())?;
     cpu.read_bytes(linear, image, cpu.privilege())?;
     cpu.watch(linear, len as u64, Access::Read);
     let (environment, registers) = image.split_at(format.len());
@@ -179,6 +182,7 @@ fn save(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     }
     let image = &image[..len + 80];
     let linear = cpu.linear(insn, image.len() as u64, Access::Write)?;
+    cpu.check_alignment(linear, format.unit())?;
     cpu.write_bytes(linear, image, cpu.privilege())?;
     cpu.watch(linear, image.len() as u64, Access::Write);
     cpu.state.fpu.init();

@@ -34,6 +34,11 @@ impl Format {
         if self.words { 14 } else { 28 }
     }
 
+    /// Bytes of a field, and the alignment that #AC demands (SDM Vol. 3A table 6-7).
+    pub fn unit(self) -> u64 {
+        if self.words { 2 } else { 4 }
+    }
+
     /// The image of `fpu`'s environment, [`Format::len`] bytes of it.
     pub fn store(self, fpu: &FpuState) -> [u8; 28] {
         let opcode = u32::from(fpu.opcode & 0x7FF);

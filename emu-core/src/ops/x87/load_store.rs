@@ -48,6 +48,7 @@ pub fn exec(m: Mnemonic) -> Option<Exec> {
 /// Reads ten bytes.
 fn load_ten(cpu: &mut Vcpu, insn: &Insn) -> Result<[u8; 10], Fault> {
     let linear = cpu.linear(insn, 10, Access::Read)?;
+    cpu.check_alignment(linear, 8)?;
     let mut bytes = [0; 10];
     if let Some(at) = cpu.host_read(linear, 16) {
         bytes.copy_from_slice(&at.read::<u128>().to_le_bytes()[..10]);
@@ -61,6 +62,7 @@ fn load_ten(cpu: &mut Vcpu, insn: &Insn) -> Result<[u8; 10], Fault> {
 /// Writes ten bytes, all or none.
 fn store_ten(cpu: &mut Vcpu, insn: &Insn, bytes: [u8; 10]) -> Result<(), Fault> {
     let linear = cpu.linear(insn, 10, Access::Write)?;
+    cpu.check_alignment(linear, 8)?;
     cpu.write_bytes(linear, &bytes, cpu.privilege())?;
     cpu.watch(linear, 10, Access::Write);
     Ok(())

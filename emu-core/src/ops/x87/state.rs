@@ -171,6 +171,8 @@ fn fxsave(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
 fn fxrstor(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     fx_available(cpu)?;
     let linear = cpu.save_area(insn, 512, 16, Access::Read)?;
+    // The part that software may use is checked with the rest.
+    cpu.probe(linear, 512, Access::Read, cpu.privilege())?;
     let mut image = [0; LEGACY];
     cpu.read_bytes(linear, &mut image, cpu.privilege())?;
     cpu.watch(linear, 512, Access::Read);

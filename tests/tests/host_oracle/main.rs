@@ -1,0 +1,169 @@
+//! The host's own processor as the judge: random instructions from the whole table, in random states, run natively in
+//! a child process and in the interpreter, and everything they leave behind is compared: general registers, flags, XMM,
+//! MXCSR, x87, memory, the address to go on at, and the fault with its error code and address.
+//!
+//! ```text
+//!  ORACLE_CASES=10000000   how many cases; each instruction runs in 16 states
+//!  ORACLE_SEED=123         repeats a run
+//!  ORACLE_ONLY=456         only instruction 456 of that run, as a failure names it
+//!  ORACLE_CODE=Imul        only instructions whose code contains this
+//! ```
+//! Flags that iced-x86 lists as undefined are not compared. What else is let pass, and why, is in [`compare`]. States
+//! run alternately in threaded code, where specialised handlers are, and one by one.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#![allow(unsafe_code)]
+
+mod compare;
+mod generate;
+mod guest;
+mod native;
+
+use fastrand::Rng;
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const CODE: u64 = 0x1000_0000;
+const SLOT: u64 = 64;
+const CODE_BYTES: usize = 4096 * SLOT as usize;
+/// Where in a slot jumps go.
+const TAKEN: u64 = 32;
+const DATA: u64 = 0x2000_0000;
+const DATA_WRITABLE: usize = 0x2000;
+const DATA_BYTES: usize = 0x3000;
+const GS_BASE: u64 = 0x1234_5678;
+
+const STATES: u64 = 16;
+const DEFAULT_CASES: u64 = 400_000;
+/// Failures that are printed in full.
+const PRINTED: usize = 40;
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn host_processor_agrees_on_random_instructions() {
+    let seed = setting("ORACLE_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let cases = setting("ORACLE_CASES").unwrap_or(DEFAULT_CASES);
+    println!("ORACLE_SEED={seed} ORACLE_CASES={cases}");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_compares_cases", "--nocapture", "--test-threads=1"])
+        .env("ORACLE_CHILD", "1")
+        .env("ORACLE_SEED", seed.to_string())
+        .env("ORACLE_CASES", cases.to_string())
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60 + cases / 5_000);
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("the child did not finish in time");
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    assert!(status.success(), "ORACLE_SEED={seed}: the child ended with {status}");
+}
+
+#[test]
+fn every_compared_code_has_an_encoding() {
+    let mut rng = Rng::with_seed(1);
+    let missing: Vec<_> =
+        generate::codes().into_iter().filter(|code| generate::encode(*code, CODE, &mut rng).is_none()).collect();
+    assert!(missing.is_empty(), "no encoding found for {missing:?}");
+}
+
+/// The child's side; nothing on its own.
+#[test]
+fn child_compares_cases() {
+    if std::env::var_os("ORACLE_CHILD").is_none() {
+        return;
+    }
+    let seed = setting("ORACLE_SEED").unwrap_or(0);
+    let instructions = setting("ORACLE_CASES").unwrap_or(DEFAULT_CASES).div_ceil(STATES);
+    let only = setting("ORACLE_ONLY");
+    let filter = std::env::var("ORACLE_CODE").unwrap_or_default();
+    let mut codes = generate::codes();
+    codes.retain(|code| format!("{code:?}").contains(&filter));
+    assert!(!codes.is_empty(), "no instruction is called {filter}");
+
+    let mut rng = Rng::with_seed(seed);
+    let pool: Vec<_> = (0..256).map(|_| generate::fx(&mut rng)).collect();
+    let mut base = vec![0; DATA_BYTES];
+    base.as_chunks_mut::<16>().0.iter_mut().for_each(|chunk| *chunk = generate::vector(&mut rng));
+
+    let mut native = native::Native::new(GS_BASE);
+    let mut guest = guest::Guest::new(native.gs_base);
+    native.fill(&base);
+    guest.write_data(0, &base);
+
+    let start = Instant::now();
+    let (mut done, mut faults, mut skipped) = (0u64, 0u64, 0u64);
+    let mut failures: BTreeMap<String, usize> = BTreeMap::new();
+    let mut guest_data = vec![0; DATA_WRITABLE];
+    for n in 0..instructions {
+        if generate::slot(n) == CODE {
+            guest.restart();
+        }
+        if only.is_some_and(|only| only != n) {
+            continue;
+        }
+        let mut rng = Rng::with_seed(seed ^ (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let code = codes[rng.usize(..codes.len())];
+        let Some(case) = generate::encode(code, generate::slot(n), &mut rng) else {
+            skipped += 1;
+            continue;
+        };
+        native.place(case.insn.ip(), &case.bytes);
+        guest.place(case.insn.ip(), &case.bytes);
+        for round in 0..STATES {
+            let (input, patches) = generate::state(&case, &pool, GS_BASE, &mut rng);
+            for (offset, bytes) in &patches {
+                native.data()[*offset..][..16].copy_from_slice(bytes);
+                guest.write_data(*offset, bytes);
+            }
+            let (expected, expected_fault) = native.execute(&input, case.bytes.len() as u64);
+            let alone = round % 2 == 1;
+            let (actual, actual_fault) = guest.execute(&input, case.bytes.len() as u64, alone);
+            guest.read_data(0, &mut guest_data);
+            done += 1;
+            faults += u64::from(expected_fault.vector != native::NO_FAULT.vector);
+            let mut differences = Vec::new();
+            if !compare::pointless(&case.insn, &input) {
+                let (expected, actual) = ((&expected, expected_fault), (&actual, actual_fault));
+                compare::compare(&case.insn, &input, expected, actual, &mut differences);
+                compare::memory(&case.insn, expected_fault, native.data(), &guest_data, &mut differences);
+            }
+            if !differences.is_empty() {
+                let count = failures.entry(format!("{code:?}")).or_default();
+                *count += 1;
+                if *count == 1 && failures.len() <= PRINTED {
+                    compare::explain(n, round, alone, &case, &input, expected_fault, &differences);
+                }
+            }
+            if native.data() != &base[..DATA_WRITABLE] {
+                native.data().copy_from_slice(&base[..DATA_WRITABLE]);
+            }
+            if guest_data != base[..DATA_WRITABLE] {
+                guest.write_data(0, &base[..DATA_WRITABLE]);
+            }
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{done} cases of {} codes, {faults} faults, {skipped} instructions not encoded, {seconds:.1} s, {:.0} cases/s",
+        codes.len(),
+        done as f64 / seconds
+    );
+    for (code, count) in &failures {
+        println!("  {code}: {count}");
+    }
+    println!("ORACLE_SEED={seed}: {} codes differ from the host", failures.len());
+    // Not a panic: the filter would kill the thread for its system calls.
+    std::process::exit(i32::from(!failures.is_empty()));
+}
