@@ -11,6 +11,7 @@
 
 use super::acpi::{AcpiConfig, AcpiTables};
 use super::boot_state::{BootState, firmware_mtrrs};
+use super::fw_cfg::FwCfg;
 use super::kernel::{Kernel, KernelError, KernelOptions};
 use super::machine::{Machine, MachineOptions};
 use super::memory_map::FIRMWARE_TABLES;
@@ -162,6 +163,7 @@ impl Pc {
         let input = InputQueue::new();
         bus.attach(Box::new(I8042::new(isa(1), isa(12), input.clone())));
         bus.attach(Box::new(Port92::default()));
+        bus.attach(Box::new(FwCfg::new(config.ram, 1)));
         bus.attach(Box::new(Dma::default()));
         let present = std::array::from_fn(|i| config.serials[i].is_some());
         for (i, backend) in config.serials.into_iter().enumerate() {
