@@ -65,12 +65,13 @@ fn basic(model: &CpuModel, state: &CpuState, apic_base: Option<u64>, leaf: u32, 
         5 if model.supports(Feature::Monitor) => [64, 64, 0, 0],
         6 => [model.word(Word::L6Eax), 0, 0, 0],
         7 if subleaf == 0 => [
-            u32::from(model.word(Word::L71Eax) != 0),
+            if model.word(Word::L72Edx) != 0 { 2 } else { u32::from(model.word(Word::L71Eax) != 0) },
             model.word(Word::L7Ebx),
             model.word(Word::L7Ecx),
             model.word(Word::L7Edx),
         ],
         7 if subleaf == 1 => [model.word(Word::L71Eax), 0, 0, 0],
+        7 if subleaf == 2 => [0, 0, 0, model.word(Word::L72Edx)],
         // Topology: one thread in one core.
         0xb => match subleaf {
             0 => [0, 1, 1 << 8, 0],

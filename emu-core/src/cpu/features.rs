@@ -24,6 +24,8 @@ pub enum Word {
     L7Edx,
     /// CPUID 7.1, EAX.
     L71Eax,
+    /// CPUID 7.2, EDX.
+    L72Edx,
     /// CPUID 13.1, EAX.
     L13Eax,
     /// CPUID 8000_0001h, EDX.
@@ -93,6 +95,9 @@ features! {
     }
     L71Eax {
         Fzrm = 10 ["fzrm"], Fsrs = 11 ["fsrs"], Fsrc = 12 ["fsrc"],
+    }
+    L72Edx {
+        BhiCtrl = 4 ["bhi-ctrl"], McdtNo = 5 ["mcdt-no"],
     }
     L13Eax {
         Xsaveopt = 0 ["xsaveopt"], Xsavec = 1 ["xsavec"], Xgetbv1 = 2 ["xgetbv1"],

@@ -5,8 +5,9 @@
 //! control registers, model-specific registers.
 //!
 //! `max` presents itself as a Westmere (family 6, model 2Ch) that is immune to every speculative-execution flaw that
-//! IA32_ARCH_CAPABILITIES can name, because an emulator has no such flaws and the mitigations would cost time. The
-//! model number makes C libraries choose unaligned and REP-string copies, which suit emu.
+//! IA32_ARCH_CAPABILITIES can name, because an emulator has no such flaws and the mitigations would cost time. Linux
+//! takes enhanced IBRS to need help against branch-history injection whatever BHI_NO says; BHI_CTRL lets it believe that
+//! one write to IA32_SPEC_CTRL provides that, instead of a loop in every system call. The model number makes C libraries choose unaligned and REP-string copies, which suit emu.
 
 use super::features::{Feature, WORDS};
 use iced_x86::{CpuidFeature, DecoderOptions};
@@ -133,6 +134,8 @@ const MAX: &[Feature] = &[
     GdsNo,
     RfdsNo,
     ItsNo,
+    BhiCtrl,
+    McdtNo,
 ];
 
 /// A model as the table below has it.

@@ -89,6 +89,10 @@ const AMD_INERT: [u32; 12] = [
 const MISC_ENABLE_BITS: u64 = 1 << 0 | 1 << 18 | MISC_ENABLE_LIMIT_CPUID;
 /// CPUID shows no leaf above 2.
 pub const MISC_ENABLE_LIMIT_CPUID: u64 = 1 << 22;
+/// IA32_SPEC_CTRL: IBRS, STIBP, SSBD.
+const SPEC_CTRL_BITS: u64 = 7;
+/// IA32_SPEC_CTRL.BHI_DIS_S.
+const SPEC_CTRL_BHI_DIS_S: u64 = 1 << 10;
 /// The microcode revision that every model reports, in the upper half of IA32_BIOS_SIGN_ID.
 pub const MICROCODE_REVISION: u64 = 1 << 32;
 /// IA32_MCG_CAP: four banks, IA32_MCG_CTL present.
@@ -311,7 +315,8 @@ impl Vcpu {
                 self.set_tsc_offset(offset);
             }
             SPEC_CTRL => {
-                require(value & !7 == 0)?;
+                let bhi = if self.model.supports(Feature::BhiCtrl) { SPEC_CTRL_BHI_DIS_S } else { 0 };
+                require(value & !(SPEC_CTRL_BITS | bhi) == 0)?;
                 m.spec_ctrl = value;
             }
             PRED_CMD => require(value & !1 == 0)?,
