@@ -102,7 +102,8 @@ pub fn add(a: Finite, b: Finite) -> Option<Wide> {
     let gap = (large.exponent - small.exponent) as u32;
     // One bit of headroom for the carry leaves 63 bits below the last place for alignment.
     let x = u128::from(large.significand) << 63;
-    let y = shift_right_sticky(u128::from(small.significand) << 63, gap);
+    let y = u128::from(small.significand) << 63;
+    let y = if gap < 64 { y >> gap } else { shift_right_sticky(y, gap) };
     let sum = if large.negative == small.negative { x + y } else { x - y };
     (sum != 0).then(|| Wide::normalised(large.negative, large.exponent + 1, sum))
 }
@@ -162,11 +163,13 @@ pub fn sqrt(a: Finite) -> Wide {
 /// The integer square root of a radicand with its top bit at 126 or 127: a host estimate and a Newton step, made exact
 /// with integer comparisons.
 fn root_64(radicand: u128) -> u64 {
-    let estimate = (radicand as f64).sqrt();
+    // The high half decides all of an estimate that has 53 bits.
+    let estimate = ((radicand >> 64) as u64 as f64).sqrt() * 4_294_967_296.0;
     // The cast saturates, so that an estimate rounded up to 2^64 stays in range.
     let guess = estimate as u64;
     let error = radicand.wrapping_sub(u128::from(guess) * u128::from(guess)) as i128;
-    let correction = (error as f64 / (2.0 * estimate)) as i64;
+    // The error is below 2^78 in magnitude.
+    let correction = ((error >> 16) as i64 as f64 * 32_768.0 / estimate) as i64;
     let mut root = guess.saturating_add_signed(correction);
     while u128::from(root) * u128::from(root) > radicand {
         root -= 1;

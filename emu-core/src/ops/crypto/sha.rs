@@ -75,7 +75,11 @@ pub fn sha256msg1(dst: Xmm, src: Xmm) -> Xmm {
     let d = words(dst);
     let next = [d[1], d[2], d[3], src.get32(0)];
     let sigma0 = |x: u32| x.rotate_right(7) ^ x.rotate_right(18) ^ x >> 3;
-    Xmm::from_lanes([0, 1, 2, 3].map(|n: usize| d[n].wrapping_add(sigma0(next[n]))))
+    let mut r = d;
+    for (r, next) in r.iter_mut().zip(next) {
+        *r = r.wrapping_add(sigma0(next));
+    }
+    Xmm::from_lanes(r)
 }
 
 /// SHA256MSG2.

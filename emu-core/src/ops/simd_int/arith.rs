@@ -114,10 +114,11 @@ fn sum_of_differences(p: Pair) -> Xmm {
         differences[n] = a[n].abs_diff(b[n]);
     }
     // Sums of eight bytes without carries between 16-bit lanes.
-    let sums = Xmm::from_lanes(differences).lanes::<u64, 2>().map(|eight| {
-        let pairs = (eight & 0x00ff_00ff_00ff_00ff) + (eight >> 8 & 0x00ff_00ff_00ff_00ff);
-        pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48
-    });
+    let mut sums = Xmm::from_lanes(differences).lanes::<u64, 2>();
+    for eight in &mut sums {
+        let pairs = (*eight & 0x00ff_00ff_00ff_00ff) + (*eight >> 8 & 0x00ff_00ff_00ff_00ff);
+        *eight = pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48;
+    }
     Xmm::from_lanes(sums)
 }
 
