@@ -41,18 +41,18 @@ pub fn initialise(bus: &Bus, serials: [bool; 4]) {
     config_write(bus, POWER_MANAGEMENT, PMREGMISC, 1, 1);
     config_write(bus, POWER_MANAGEMENT, reg::COMMAND, 2, command::IO.into());
 
-    // ICW1 to ICW4 and OCW1 of both 8259s; ELCR: level for 9, 10 and 11.
-    for (port, vector, cascade, mask) in [(0x20, 0x08, 0x04, 0xfb), (0xa0, 0x70, 0x02, 0xff)] {
-        out(port, 0x11);
-        [vector, cascade, 0x01, mask].into_iter().for_each(|value| out(port + 1, value));
-    }
-    out(0x4d1, 0x0e);
     // 8254: counter 0 mode 2 at 18.2 Hz, counter 1 mode 2 as for refresh.
     for (control, counter, low, high) in [(0x34, 0x40, 0, 0), (0x74, 0x41, 0x12, 0)] {
         out(0x43, control);
         out(counter, low);
         out(counter, high);
     }
+    // ICW1 to ICW4 and OCW1 of both 8259s, which forget the edge that OUT0 has just given; ELCR: level for 9, 10 and 11.
+    for (port, vector, cascade, mask) in [(0x20, 0x08, 0x04, 0xfb), (0xa0, 0x70, 0x02, 0xff)] {
+        out(port, 0x11);
+        [vector, cascade, 0x01, mask].into_iter().for_each(|value| out(port + 1, value));
+    }
+    out(0x4d1, 0x0e);
     out(0x92, 0x02);
     for (register, value) in [(0xf0, 0x1ff), (0x350, 0x700), (0x360, 0x400)] {
         bus.memory_write(lapic::DEFAULT_BASE + register, 4, value, 0);

@@ -1,10 +1,12 @@
 use super::*;
+use crate::board::kernel::Module;
+use crate::board::machine::Outcome;
+use crate::char::MemoryBackend;
 use emu_core::clock::Instant;
 use emu_core::device::ResetKind;
 
-/// A PC in deterministic time whose "kernel" is nothing, with the registers that firmware leaves behind.
-fn pc(model: &str) -> Pc {
-    let config = PcConfig {
+fn config(model: &str, boot: PcBoot) -> PcConfig {
+    PcConfig {
         ram: 16 << 20,
         model: Arc::new(CpuModel::parse(model).unwrap()),
         clock: ClockMode::Icount { shift: 0 },
@@ -13,13 +15,50 @@ fn pc(model: &str) -> Pc {
         debugcon: None,
         debug_exit: None,
         testdev: false,
-        boot: PcBoot::ResetVector,
-        options: MachineOptions::default(),
-    };
-    let mut pc = Pc::new(config).unwrap();
+        boot,
+        options: MachineOptions { no_reboot: true, icount_sleep: false, ..MachineOptions::default() },
+    }
+}
+
+/// A PC whose "kernel" is nothing, with the registers that firmware leaves behind.
+fn pc(model: &str) -> Pc {
+    let mut pc = Pc::new(config(model, PcBoot::ResetVector)).unwrap();
     pc.machine.reset(ResetKind::Cold).unwrap();
     post::initialise(pc.machine.bus(), [true; SERIALS]);
     pc
+}
+
+/// A flat Multiboot kernel of 32-bit `code`, which runs at [`CODE`].
+fn kernel(code: &[u8]) -> Kernel {
+    let header = CODE - 32;
+    let flags = 1u32 << 16;
+    let words = [0x1bad_b002, flags, 0u32.wrapping_sub(0x1bad_b002 + flags), header, header, 0, 0, CODE];
+    let mut file: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    file.extend(code);
+    Kernel::parse(&file).unwrap()
+}
+
+const CODE: u32 = 0x10_0020;
+/// JMP to itself.
+const SPIN: [u8; 2] = [0xeb, 0xfe];
+
+/// Runs `code` on `model` with `modules`; how it ended, what it wrote to port E9h, and instructions and time used.
+fn run(model: &str, code: &[u8], modules: Vec<Module>) -> (Outcome, String, u64, Instant) {
+    let console = MemoryBackend::new();
+    let options = KernelOptions { name: "k".into(), command_line: b"hello".to_vec(), modules, ..Default::default() };
+    let mut config = config(model, PcBoot::Kernel(Box::new(kernel(code)), options));
+    config.debugcon = Some((0xe9, Box::new(console.clone())));
+    config.debug_exit = Some(DebugExit::DEFAULT);
+    let mut pc = Pc::new(config).unwrap();
+    let outcome = pc.machine.run().unwrap();
+    let (instructions, now) = pc.machine.bus().clock(|clock| (clock.instructions(), clock.now()));
+    (outcome, String::from_utf8(console.take_output()).unwrap(), instructions, now)
+}
+
+/// MOV DX, port; MOV AL, value; OUT DX, AL.
+fn out(port: u16, value: u8) -> [u8; 7] {
+    let [low, high] = port.to_le_bytes();
+    [0x66, 0xba, low, high, 0xb0, value, 0xee]
 }
 
 fn config_read(bus: &Bus, device: u8, function: u8, register: u8) -> u32 {
@@ -116,19 +155,86 @@ fn shadow_memory_is_ram_after_the_self_test_and_the_debug_exit_is_absent() {
 
 #[test]
 fn too_little_memory_is_refused() {
-    let config = PcConfig {
-        ram: MIN_RAM - 1,
-        model: Arc::new(CpuModel::max()),
-        clock: ClockMode::Realtime,
-        date: StartTime::default(),
-        serials: [const { None }; SERIALS],
-        debugcon: None,
-        debug_exit: None,
-        testdev: false,
-        boot: PcBoot::ResetVector,
-        options: MachineOptions::default(),
-    };
+    let config = PcConfig { ram: MIN_RAM - 1, ..config("max", PcBoot::ResetVector) };
     assert!(matches!(Pc::new(config), Err(PcError::TooLittleRam(_))));
+}
+
+#[test]
+fn multiboot_kernel_sees_its_command_line_and_leaves_by_the_debug_exit() {
+    let code = [
+        &[0x3d, 0x02, 0xb0, 0xad, 0x2b][..], // CMP EAX, 2BADB002h
+        &[0x75, 0xfe],                       // JNE to itself
+        &[0x8b, 0x73, 0x10],                 // MOV ESI, [EBX + 10h]
+        &[0xac, 0x84, 0xc0, 0x74, 0x04],     // LODSB; TEST AL, AL; JZ over the next two
+        &[0xe6, 0xe9, 0xeb, 0xf7],           // OUT E9h, AL; JMP to LODSB
+        &out(0x501, 0x10),
+        &SPIN,
+    ]
+    .concat();
+    for model in ["max", "486"] {
+        let (outcome, output, ..) = run(model, &code, vec![]);
+        assert_eq!((outcome, output.as_str()), (Outcome::Exit(33), "k hello"), "{model}");
+    }
+}
+
+#[test]
+fn multiboot_modules_are_where_the_information_says() {
+    let code = [
+        &[0x8b, 0x73, 0x18][..], // MOV ESI, [EBX + 18h]: mods_addr
+        &[0x8b, 0x36],           // MOV ESI, [ESI]: mod_start
+        &[0x8a, 0x46, 0x01],     // MOV AL, [ESI + 1]
+        &[0xe6, 0xe9],           // OUT E9h, AL
+        &out(0x501, 0),
+        &SPIN,
+    ]
+    .concat();
+    let module = Module { contents: b"xYz".to_vec(), command_line: vec![] };
+    let (outcome, output, ..) = run("max", &code, vec![module]);
+    assert_eq!((outcome, output.as_str()), (Outcome::Exit(1), "Y"));
+}
+
+#[test]
+fn deterministic_runs_agree_in_instructions_and_time_across_idle_waits() {
+    // Unmasks IRQ0, gives it a handler behind the code, and waits for two ticks of 10,000 clocks in HLT.
+    let handler_at = CODE + 0x80;
+    let [a, b, c, d] = handler_at.to_le_bytes();
+    let mut code = [
+        &[0xc7, 0x05, 0x40, 0x40, 0x30, 0x00, a, b, 0x10, 0x00][..], // MOV [304040h], offset 15..0 and selector 10h
+        &[0xc7, 0x05, 0x44, 0x40, 0x30, 0x00, 0x00, 0x8e, c, d],     // MOV [304044h], interrupt gate, offset 31..16
+        &[0xc7, 0x05, 0x00, 0x50, 0x30, 0x00, 0xff, 0x00, 0x00, 0x40], // MOV [305000h], limit FFh, base 15..0
+        &[0xc7, 0x05, 0x04, 0x50, 0x30, 0x00, 0x30, 0x00, 0x00, 0x00], // MOV [305004h], base 31..16
+        &[0x0f, 0x01, 0x1d, 0x00, 0x50, 0x30, 0x00],                 // LIDT [305000h]
+        &[0xbc, 0x00, 0x00, 0x40, 0x00],                             // MOV ESP, 400000h
+        &out(0x43, 0x34),
+        &out(0x40, 0x10),
+        &out(0x40, 0x27),
+        &out(0x21, 0xfe),
+        &[0xfb, 0xf4, 0xf4], // STI; HLT; HLT
+        &out(0x501, 1),
+        &SPIN,
+    ]
+    .concat();
+    assert!(code.len() <= 0x80);
+    code.resize(0x80, 0x90);
+    code.extend(out(0xe9, b't'));
+    code.extend(out(0x20, 0x20));
+    code.push(0xcf); // IRETD
+    let first = run("max", &code, vec![]);
+    assert_eq!((first.0, first.1.as_str()), (Outcome::Exit(3), "tt"));
+    // Two periods of 10,000 clocks at 1.193182 MHz.
+    assert!((16_761_000..16_770_000).contains(&first.3.0), "{:?}", first.3);
+    assert_eq!(run("max", &code, vec![]), first);
+}
+
+#[test]
+fn guest_resets_and_powers_off() {
+    let reset = [&out(0xcf9, 0x06)[..], &SPIN].concat();
+    assert_eq!(run("max", &reset, vec![]).0, Outcome::Reset);
+    let fault = [0x0f, 0x0b]; // UD2 without an IDT
+    assert_eq!(run("max", &fault, vec![]).0, Outcome::TripleFault);
+    // PMCNTRL: SUS_EN with type 0.
+    let power_off = [&[0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x20, 0x66, 0xef][..], &SPIN].concat();
+    assert_eq!(run("max", &power_off, vec![]).0, Outcome::PowerOff);
 }
 
 #[test]
