@@ -367,8 +367,8 @@ fn tf_traps_after_each_instruction_with_tf_clear_in_the_handler() {
         a.mov(ecx, ss)?;
         a.mov(ss, ecx)?;
         a.nop()?;
-        a.and(dword_ptr(0x500), 0)?;
-        a.hlt()
+        a.hlt()?;
+        a.int(0x80)
     });
     m.assemble(32, HANDLERS + 16, |a| {
         a.pop(edx)?;
@@ -377,11 +377,31 @@ fn tf_traps_after_each_instruction_with_tf_clear_in_the_handler() {
         a.inc(ebx)?;
         a.iretd()
     });
-    m.run();
+    assert_eq!(m.run_to_fault(), 0x80);
     let traps: Vec<u64> = (0..m.reg(RBX)).map(|n| u64::from(m.read32(FREE + 4 * n)) - CODE).collect();
-    // Behind NOP, MOV ECX, then, because MOV SS holds traps back, the NOP after it, then AND.
-    assert_eq!(traps, [10, 12, 15, 22]);
+    // Behind NOP, MOV ECX, then, because MOV SS holds traps back, the NOP after it, then HLT, which the trap ends.
+    assert_eq!(traps, [10, 12, 15, 16]);
     assert_ne!(m.cpu.state.dr[6] & 1 << 14, 0);
+}
+
+#[test]
+fn tf_makes_no_trap_behind_int_n() {
+    let mut m = Machine::new_protected();
+    m.assemble(32, CODE, |a| {
+        a.pushfd()?;
+        a.or(dword_ptr(esp), TF as u32)?;
+        a.popfd()?;
+        a.int(0x40)?;
+        a.nop()
+    });
+    m.assemble(32, HANDLERS + 0x400, |a| {
+        a.inc(eax)?;
+        a.iretd()
+    });
+    // The first trap comes behind the instruction that IRET returns to.
+    assert_eq!(m.run_to_fault(), fault::DB);
+    assert_eq!(m.reg(RAX), 1);
+    assert_eq!(m.pushed(0), CODE + 12);
 }
 
 #[test]

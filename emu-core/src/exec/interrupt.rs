@@ -87,6 +87,8 @@ impl Vcpu {
         delivered.map_err(|fault| if source == Source::Software { fault } else { fault.external() })?;
         self.state.interrupt_shadow = false;
         self.state.debug_shadow = false;
+        // Entering a handler clears TF and with it the trap behind INT n (SDM Vol. 3B 18.3.1.4).
+        self.single_step = false;
         self.mode_changed();
         Ok(())
     }
@@ -101,6 +103,7 @@ impl Vcpu {
             let enhanced = self.state.cr4 & CR4_VME != 0;
             if enhanced && !self.redirection_bit(vector)? {
                 self.interrupt_virtual(vector)?;
+                self.single_step = false;
                 self.mode_changed();
                 return Ok(());
             }

@@ -106,6 +106,8 @@ pub struct Vcpu {
     pub(crate) contexts: Contexts,
     pub(crate) fetch: run::FetchCache,
     pub(crate) singles: run::Singles,
+    /// TF was set when the instruction began that runs by itself now: a trap follows it.
+    pub(crate) single_step: bool,
     /// A data breakpoint is armed in DR7.
     pub(crate) watching: bool,
     /// The bus.
@@ -156,6 +158,7 @@ impl Vcpu {
             contexts: Contexts::default(),
             fetch: run::FetchCache::default(),
             singles: run::Singles::default(),
+            single_step: false,
             watching: false,
             memory: bus.memory().clone(),
             ferr: IrqLine::unconnected(),

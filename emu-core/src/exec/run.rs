@@ -117,6 +117,8 @@ impl Vcpu {
             }
             match self.lookup(self.state.rip) {
                 Ok(Lookup::Block(entry)) => {
+                    // RF lasts for one instruction and matters only to breakpoints, of which none is armed here.
+                    self.state.system_flags &= !RF;
                     self.state.regs.set64(BLOCK_RIP, self.state.rip);
                     let exit = thread::run(self, entry);
                     self.after = 0;
@@ -144,7 +146,7 @@ impl Vcpu {
     /// Whether the next instruction must run by itself: something is to happen right behind it.
     fn must_step(&self) -> bool {
         let s = &self.state;
-        s.interrupt_shadow || s.system_flags & (TF | RF) != 0 || s.dr[7] & 0xff != 0 || trace::wants_steps()
+        s.interrupt_shadow || s.has(TF) || s.dr[7] & 0xff != 0 || trace::wants_steps()
     }
 
     /// Takes what is pending between two instructions (SDM Vol. 3A table 6-2).
@@ -181,6 +183,8 @@ impl Vcpu {
         if self.state.pending_debug != 0 && !self.state.debug_shadow {
             self.state.dr[6] |= std::mem::take(&mut self.state.pending_debug);
             self.insn_rip = self.state.rip;
+            // A debug exception ends HLT too.
+            self.state.activity = Activity::Running;
             self.raise(Fault::plain(fault::DB));
         }
         if pins & CpuPins::NMI != 0 && !self.state.nmi_blocked && !self.state.debug_shadow {
@@ -277,13 +281,14 @@ impl Vcpu {
     pub fn step(&mut self) {
         self.stats.steps += 1;
         trace::step(self);
+        let budget = self.budget;
         let rip = self.state.rip;
         self.insn_rip = rip;
         if self.state.dr[7] & 0xff != 0 && !self.state.has(RF) && self.code_breakpoint(rip) {
             self.raise(Fault::plain(fault::DB));
             return;
         }
-        let single_step = self.state.has(TF);
+        self.single_step = self.state.has(TF);
         self.state.interrupt_shadow = false;
         self.state.debug_shadow = false;
         let had_rf = self.state.has(RF);
@@ -296,7 +301,7 @@ impl Vcpu {
         });
         match result {
             Ok(()) => {
-                if single_step {
+                if self.single_step {
                     self.state.pending_debug |= DR6_BS;
                 }
             }
@@ -305,7 +310,8 @@ impl Vcpu {
                     self.state.system_flags |= RF;
                 }
                 if fault != Fault::Retry {
-                    self.budget += i64::from(self.budget < self.granted);
+                    // Delivery is what counts. A fault of the fetch has used nothing yet.
+                    self.budget = budget;
                 }
                 self.raise(fault);
             }

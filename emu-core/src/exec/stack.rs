@@ -7,6 +7,7 @@ use super::Vcpu;
 use crate::cpu::Width;
 use crate::cpu::fault::{self, Fault};
 use crate::cpu::regs::RSP;
+use crate::cpu::rflags::AC;
 use crate::cpu::segment::{Seg, Segment};
 use crate::mmu::walk::{Access, Privilege};
 
@@ -97,7 +98,9 @@ impl Vcpu {
         let sp = stack.sp & mask;
         if sp >= len || sp == 0 || stack.width == Width::B8 {
             let linear = self.stack_linear(stack, sp.wrapping_sub(len) & mask, len)?;
-            self.write_bytes(linear, bytes, stack.privilege)?;
+            self.check_frame_alignment(stack, linear, frame.width)?;
+            self.write_bytes(linear, bytes, self.frame_privilege(stack))?;
+            self.watch(linear, len, Access::Write);
             return Ok(stack.moved(len));
         }
         // The stack pointer wraps within the frame: value by value, all checked before the first is written.
@@ -113,6 +116,20 @@ impl Vcpu {
             self.write_bytes(linear, value, stack.privilege)?;
         }
         Ok(stack.moved(len))
+    }
+
+    /// Far calls of level 3 to level 3 are subject to alignment checks; pushes on an inner stack never are.
+    fn check_frame_alignment(&self, stack: &Stack, linear: u64, width: Width) -> Result<(), Fault> {
+        if stack.privilege == Privilege::User { self.check_alignment(linear, width.bytes()) } else { Ok(()) }
+    }
+
+    /// Pushes on an inner stack are explicit accesses; without EFLAGS.AC their rights are those of implicit ones, which
+    /// the TLB knows at any level.
+    fn frame_privilege(&self, stack: &Stack) -> Privilege {
+        match stack.privilege {
+            Privilege::Supervisor if !self.state.has(AC) => Privilege::Implicit,
+            other => other,
+        }
     }
 
     fn stack_linear(&self, stack: &Stack, offset: u64, len: u64) -> Result<u64, Fault> {

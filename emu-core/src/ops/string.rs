@@ -20,8 +20,12 @@ use crate::exec::run::DR6_BS;
 use crate::mmu::walk::Access;
 use iced_x86::Mnemonic;
 
-/// Bytes that one call moves at most before it gives way to events.
-const CHUNK: u64 = 0x1_0000;
+/// What one call does at most before it gives way to events: in the unit of the run's budget, so that virtual time and
+/// deadlines keep up with long repetitions. An element is one, and so are [`BULK`] bytes that are moved together.
+const CHUNK: u64 = 2048;
+
+/// See [`CHUNK`].
+const BULK: u64 = 64;
 
 /// Bytes that a comparing instruction looks at together.
 const WINDOW: usize = 256;
@@ -63,16 +67,22 @@ fn repeat(
     let rcx = RegFile::slot(RCX);
     let single = cpu.state.has(TF);
     let mut count = cpu.state.regs.get(rcx, insn.addr);
-    let mut left = if single { 1 } else { CHUNK / width(insn).bytes() };
+    let mut left = if single { 1 } else { CHUNK };
+    // The instruction itself has been paid for.
+    let mut paid = 1;
     while count != 0 {
-        let progress = body(cpu, insn, count.min(left))?;
+        let most = if single { 1 } else { count };
+        let progress = body(cpu, insn, most)?;
         count -= progress.done;
-        left = left.saturating_sub(progress.done);
         cpu.state.regs.set(rcx, insn.addr, count);
+        let cost = if progress.done == 1 { 1 } else { progress.done * width(insn).bytes() / BULK + 1 };
+        cpu.budget = (cpu.budget - (cost - paid) as i64).max(0);
+        left = left.saturating_sub(cost);
+        paid = 0;
         if count == 0 || progress.stop {
             break;
         }
-        if left == 0 || cpu.leave {
+        if left == 0 || cpu.leave || cpu.budget == 0 {
             cpu.state.system_flags |= RF;
             if single {
                 cpu.state.pending_debug |= DR6_BS;
