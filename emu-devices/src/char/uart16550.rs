@@ -6,8 +6,8 @@
 //!  guest --THR--> [wire, host side] --> CharBackend
 //!  guest <--RBR-- [receiver FIFO, 16] <--one byte per character time-- CharBackend
 //! ```
-//! The receiver runs at the programmed speed in virtual time, and takes from the back end only what it has room for, so
-//! that nothing is lost. The transmitter runs at the host's speed: a byte leaves at once, and THRE stays clear only
+//! The receiver runs at the programmed speed in virtual time, but not slower than 115200 baud, so that nobody waits for a
+//! console left at 9600; it takes from the back end only what it has room for, so that nothing is lost. The transmitter runs at the host's speed: a byte leaves at once, and THRE stays clear only
 //! while the back end is full. Deliberately absent: DMA signalling pins, parity and framing errors (a back end has
 //! none), and the gating of the interrupt by OUT2 that some PC boards have and QEMU's `pc` has not.
 
@@ -21,6 +21,9 @@ use std::collections::VecDeque;
 
 /// Crystal, in hertz.
 const CLOCK: u64 = 1_843_200;
+
+/// Nanoseconds between received characters at most: those of 10 bits at 115200 baud.
+const SLOWEST_ARRIVAL: u64 = 10 * 1_000_000_000 / 115_200;
 
 /// Bytes in the receiver FIFO.
 const FIFO: usize = 16;
@@ -363,7 +366,7 @@ impl Uart16550 {
         if s.looped() {
             return;
         }
-        let time = s.character_time();
+        let time = s.character_time().min(SLOWEST_ARRIVAL);
         while s.receiver.len() < s.capacity() && s.next_receive <= now {
             let mut byte = [0];
             let character = if self.backend.read(&mut byte) == 1 {

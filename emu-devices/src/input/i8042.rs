@@ -285,7 +285,7 @@ impl I8042 {
             None => {
                 // "Writing to the keyboard enables its interface."
                 self.ram[0] &= !command_byte::DISABLE_KEYBOARD;
-                self.keyboard.write(byte, cx.now);
+                self.keyboard.write(byte);
                 self.input.set_leds(self.keyboard.leds());
                 self.answer_soon(cx.now);
             }

@@ -209,7 +209,7 @@ impl Ps2Keyboard {
     }
 
     /// A byte from the host.
-    pub fn write(&mut self, byte: u8, now: Instant) {
+    pub fn write(&mut self, byte: u8) {
         // A new command drops the answers to the one before.
         self.state.answers.clear();
         match self.state.argument.take() {
@@ -217,7 +217,7 @@ impl Ps2Keyboard {
             Some(argument) if byte < 0x80 || matches!(argument, Argument::Keys(_)) && byte < 0xed => {
                 self.argument(argument, byte);
             }
-            _ => self.command(Command::decode(byte), now),
+            _ => self.command(Command::decode(byte)),
         }
     }
 
@@ -242,7 +242,7 @@ impl Ps2Keyboard {
         }
     }
 
-    fn command(&mut self, command: Command, _now: Instant) {
+    fn command(&mut self, command: Command) {
         let s = &mut self.state;
         let mut answer = |bytes: &[u8]| s.answers.extend(bytes);
         match command {
@@ -392,7 +392,7 @@ mod tests {
         bytes
             .iter()
             .flat_map(|byte| {
-                keyboard.write(*byte, Instant::ZERO);
+                keyboard.write(*byte);
                 drain(keyboard)
             })
             .collect()

@@ -143,6 +143,17 @@ fn uart_receive_runs_at_line_speed() {
 }
 
 #[test]
+fn uart_receive_at_9600_baud_arrives_as_at_115200() {
+    let mut r = rig(0x01, 0);
+    r.bench.out8(LCR, 0x83);
+    r.bench.out8(RBR, 12);
+    r.bench.out8(LCR, 0x03);
+    r.send(b"abcd");
+    r.bench.advance(3 * CHARACTER);
+    assert_eq!(r.bench.device.state.receiver.len(), 4);
+}
+
+#[test]
 fn uart_trigger_level_decides_when_data_interrupts() {
     for (bits, level) in [(0x00, 1), (0x40, 4), (0x80, 8), (0xc0, 14)] {
         let mut r = rig(0x01 | bits, 0x01);
