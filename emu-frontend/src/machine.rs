@@ -4,6 +4,7 @@ use crate::char::Characters;
 use crate::cli::config::{Config, SERIAL_PORTS};
 use crate::cli::error::StartError;
 use crate::cli::value::show_size;
+use crate::dev::stats;
 use crate::monitor::{self, Remote};
 use crate::run::BootImages;
 use crate::{daemon, exit, report};
@@ -23,11 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// # Errors
 /// The machine cannot be built, or what it is to boot cannot be.
 pub fn run(config: &Config, images: BootImages, mut characters: Characters) -> Result<String, StartError> {
-    let refused = |error: PcError| match &error {
-        PcError::Kernel(_) => StartError::value("kernel", config.boot.kernel.display().to_string(), error.to_string()),
-        _ => StartError::value("m", show_size(config.memory), error.to_string()),
-    };
-    let pc = Pc::new(describe(config, images, &mut characters)?).map_err(refused)?;
+    let pc = build(config, images, &mut characters)?;
     let mut machine = pc.machine;
     let control = machine.control();
     let remote = PcRemote {
@@ -51,7 +48,7 @@ pub fn run(config: &Config, images: BootImages, mut characters: Characters) -> R
     if config.daemonize {
         daemon::ready()?;
     }
-    let status = match machine.run().map_err(refused)? {
+    let status = match machine.run().map_err(|error| refusal(config, error))? {
         Outcome::Exit(status) => status,
         Outcome::TripleFault => {
             report::complain(machine.processor().explain_shutdown().trim_end());
@@ -59,7 +56,26 @@ pub fn run(config: &Config, images: BootImages, mut characters: Characters) -> R
         }
         Outcome::PowerOff | Outcome::Reset | Outcome::Quit => 0,
     };
+    if config.stats {
+        report::print_error(&stats::show(&mut machine));
+    }
     exit::leave(status)
+}
+
+/// The machine that `config` describes.
+///
+/// # Errors
+/// It cannot be built.
+pub fn build(config: &Config, images: BootImages, characters: &mut Characters) -> Result<Pc, StartError> {
+    Pc::new(describe(config, images, characters)?).map_err(|error| refusal(config, error))
+}
+
+/// The board's error as one about an option.
+pub fn refusal(config: &Config, error: PcError) -> StartError {
+    match &error {
+        PcError::Kernel(_) => StartError::value("kernel", config.boot.kernel.display().to_string(), error.to_string()),
+        _ => StartError::value("m", show_size(config.memory), error.to_string()),
+    }
 }
 
 /// What the board is to build.

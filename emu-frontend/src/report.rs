@@ -9,6 +9,11 @@ pub fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Prints `text` on stderr as it is.
+pub fn print_error(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 /// Prints a line on stderr, preceded by the name under which the emulator was called.
 pub fn complain(message: &str) {
     let _ = writeln!(std::io::stderr(), "{}: {message}", program());

@@ -17,6 +17,7 @@ use std::path::Path;
 const KERNEL_LIMIT: u64 = 1 << 31;
 
 /// The files of a boot, read and recognised.
+#[derive(Clone)]
 pub struct BootImages {
     /// The kernel.
     pub kernel: Kernel,
@@ -48,7 +49,11 @@ pub fn run(config: Config, arguments: &[OsString]) -> Result<String, StartError>
     crate::machine::run(&config, images, characters)
 }
 
-fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartError> {
+/// Reads the files of a boot.
+///
+/// # Errors
+/// A file cannot be read, or the kernel is none.
+pub fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartError> {
     let file = read_file("kernel", &files.kernel, KERNEL_LIMIT)?;
     let name = files.kernel.display().to_string();
     let kernel = Kernel::parse(&file).map_err(|e| StartError::value("kernel", name.as_str(), e.to_string()))?;

@@ -30,7 +30,7 @@ fn carry_out(program: &str, arguments: &[OsString]) -> Result<String, StartError
     if let Some((first, rest)) = words.split_first()
         && options::is_subcommand(first)
     {
-        return dev::run(rest);
+        return dev::run(rest, arguments);
     }
     let options = Options::read(words.iter().cloned())?;
     if options.version && !options.help {

@@ -49,7 +49,7 @@ fn wrong_options_are_refused_in_one_line_that_names_option_and_value() {
         (&[], "nothing to boot"),
         (&["dev", "frobnicate"], "dev: "),
         (&["dev", "disasm", "--hex", "xyz"], "--hex xyz: expected pairs"),
-        (&["dev", "disasm", "/nonexistent"], "dev disasm: cannot read /nonexistent"),
+        (&["dev", "disasm", "/nonexistent"], "dev: cannot read /nonexistent"),
     ] {
         // Something to boot, so that the first complaint is about what is tested.
         let mut all = arguments.to_vec();

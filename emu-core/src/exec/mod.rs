@@ -122,6 +122,8 @@ pub struct Vcpu {
     pub model: Arc<CpuModel>,
     /// Counters.
     pub stats: Stats,
+    /// Executes every instruction by itself and by its unspecialised function, for comparison with the fast way.
+    pub single_steps: bool,
 }
 
 /// Why [`Vcpu::run`] came back.
@@ -166,6 +168,7 @@ impl Vcpu {
             bus,
             model,
             stats: Stats::default(),
+            single_steps: false,
         };
         cpu.mode_changed();
         cpu

@@ -146,7 +146,7 @@ impl Vcpu {
     /// Whether the next instruction must run by itself: something is to happen right behind it.
     fn must_step(&self) -> bool {
         let s = &self.state;
-        s.interrupt_shadow || s.has(TF) || s.dr[7] & 0xff != 0 || trace::wants_steps()
+        s.interrupt_shadow || s.has(TF) || s.dr[7] & 0xff != 0 || self.single_steps || trace::wants_steps()
     }
 
     /// Takes what is pending between two instructions (SDM Vol. 3A table 6-2).

@@ -87,6 +87,8 @@ pub struct Config {
     pub daemonize: bool,
     /// The escape character of multiplexed terminals; `None`: no escapes.
     pub escape: Option<u8>,
+    /// Print counters at the end.
+    pub stats: bool,
     /// One line each, for stderr.
     pub warnings: Vec<String>,
 }
@@ -138,6 +140,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         pidfile: options.pidfile.clone(),
         daemonize: options.daemonize,
         escape: escape(options.echr.as_deref())?,
+        stats: false,
         warnings,
     })))
 }

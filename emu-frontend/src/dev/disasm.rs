@@ -7,15 +7,40 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::fmt::Write;
 use std::path::PathBuf;
 
-/// What to disassemble.
+/// Where code comes from.
 #[derive(Args, Debug)]
-pub struct Arguments {
+pub struct Source {
     /// Raw file
     #[arg(required_unless_present = "hex", conflicts_with = "hex")]
     file: Option<PathBuf>,
     /// Hexadecimal bytes instead of a file; spaces are ignored
     #[arg(long, value_name = "BYTES")]
     hex: Option<String>,
+}
+
+impl Source {
+    /// All bytes.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the text is not hexadecimal.
+    pub fn bytes(&self) -> Result<Vec<u8>, StartError> {
+        match (&self.hex, &self.file) {
+            (Some(text), _) => parse_hex(text).ok_or_else(|| {
+                StartError::value("-hex", text, "expected pairs of hexadecimal digits, such as '0f 05'")
+            }),
+            (None, Some(path)) => {
+                std::fs::read(path).map_err(|e| StartError::Other(format!("dev: cannot read {}: {e}", path.display())))
+            }
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+}
+
+/// What to disassemble.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    source: Source,
     /// Code size: 16, 32 or 64
     #[arg(long, default_value = "32", value_parser = ["16", "32", "64"])]
     bits: String,
@@ -35,13 +60,7 @@ pub struct Arguments {
 /// # Errors
 /// No bytes where the arguments say.
 pub fn run(arguments: &Arguments) -> Result<String, StartError> {
-    let bytes = match (&arguments.hex, &arguments.file) {
-        (Some(text), _) => parse_hex(text)
-            .ok_or_else(|| StartError::value("-hex", text, "expected pairs of hexadecimal digits, such as '0f 05'"))?,
-        (None, Some(path)) => std::fs::read(path)
-            .map_err(|e| StartError::Other(format!("dev disasm: cannot read {}: {e}", path.display())))?,
-        (None, None) => Vec::new(),
-    };
+    let bytes = arguments.source.bytes()?;
     let start = usize::try_from(arguments.offset).unwrap_or(usize::MAX);
     let Some(rest) = bytes.get(start..) else {
         let problem = format!("the file has {} bytes", bytes.len());
@@ -49,33 +68,32 @@ pub fn run(arguments: &Arguments) -> Result<String, StartError> {
     };
     let length = arguments.length.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX).min(rest.len());
     let bits = arguments.bits.parse().unwrap_or(32);
-    Ok(list(
-        &rest[..length],
-        bits,
-        arguments.at.wrapping_add(if arguments.hex.is_some() { 0 } else { arguments.offset }),
-    ))
+    Ok(list(&rest[..length], bits, arguments.at.wrapping_add(arguments.offset)))
 }
 
 fn list(code: &[u8], bits: u32, address: u64) -> String {
     let mut decoder = Decoder::with_ip(bits, code, address, DecoderOptions::NONE);
-    let mut formatter = NasmFormatter::new();
     let mut instruction = Instruction::default();
-    let (mut text, mut assembly) = (String::new(), String::new());
+    let mut text = String::new();
     while decoder.can_decode() {
         let start = decoder.position();
         decoder.decode_out(&mut instruction);
-        assembly.clear();
-        if instruction.is_invalid() {
-            assembly.push_str("(bad)");
-        } else {
-            formatter.format(&instruction, &mut assembly);
-        }
         let mut bytes = String::new();
         for byte in &code[start..decoder.position()] {
             let _ = write!(bytes, "{byte:02x}");
         }
         let width = if bits == 64 { 16 } else { 8 };
-        let _ = writeln!(text, "{:0width$x}  {bytes:<24}{assembly}", instruction.ip());
+        let _ = writeln!(text, "{:0width$x}  {bytes:<24}{}", instruction.ip(), assembly(&instruction));
+    }
+    text
+}
+
+/// NASM text, or `(bad)`.
+pub fn assembly(instruction: &Instruction) -> String {
+    let mut text = String::from("(bad)");
+    if !instruction.is_invalid() {
+        text.clear();
+        NasmFormatter::new().format(instruction, &mut text);
     }
     text
 }
