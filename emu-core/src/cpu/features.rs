@@ -225,7 +225,8 @@ impl Feature {
             I::SYSCALL => Syscall,
             I::RDTSCP => Rdtscp,
             I::LZCNT => Abm,
-            I::PREFETCHW => Prefetchw,
+            // Every processor with long mode executes it, whatever CPUID says; Linux relies on that for AMD's.
+            I::PREFETCHW => Lm,
             I::WBNOINVD => Wbnoinvd,
             // AVX, AVX2 and FMA will have their rows here.
             _ => return Err(false),

@@ -415,6 +415,7 @@ mod tests {
         let i486 = CpuModel::parse("486").unwrap();
         assert!(i486.has(CpuidFeature::INTEL486) && i486.has(CpuidFeature::CPUID) && !i486.has(CpuidFeature::TSC));
         assert!(!CpuModel::max().has(CpuidFeature::AVX) && CpuModel::max().has(CpuidFeature::BMI2));
-        assert!(CpuModel::parse("qemu64").unwrap().has(CpuidFeature::X64));
+        let qemu64 = CpuModel::parse("qemu64").unwrap();
+        assert!(qemu64.has(CpuidFeature::X64) && qemu64.has(CpuidFeature::PREFETCHW));
     }
 }
