@@ -83,8 +83,12 @@ fn fault(insn: &Instruction, mut expected: Fault, mut actual: Fault, differences
     if expected.vector == 14 && actual.vector == 14 && insn.memory_size().size() > 10 {
         return;
     }
+    // Which of its two operands a string instruction looks at first is its own.
+    if insn.is_string_instruction() && expected.vector == 17 && actual.vector == 14 {
+        return;
+    }
     // A call to an address that is not canonical may fail at the stack first.
-    if insn.mnemonic() == M::Call && actual.vector == 13 && expected.vector == 14 {
+    if insn.mnemonic() == M::Call && actual.vector == 13 && matches!(expected.vector, 12 | 14) {
         return;
     }
     // The SDM leaves open which of the two a misaligned image or mask raises.

@@ -164,6 +164,6 @@ fn child_compares_cases() {
         println!("  {code}: {count}");
     }
     println!("ORACLE_SEED={seed}: {} codes differ from the host", failures.len());
-    // Not a panic: the filter would kill the thread for its system calls.
+    // Not a panic, whose report would need more system calls than the filter allows.
     std::process::exit(i32::from(!failures.is_empty()));
 }

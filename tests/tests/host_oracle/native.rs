@@ -56,9 +56,6 @@ pub struct Fault {
     pub address: u64,
 }
 
-/// Stands for a system call that the filter has caught.
-pub const SYSTEM_CALL: u8 = 254;
-
 /// No fault.
 pub const NO_FAULT: Fault = Fault { vector: 255, error: 0, address: 0 };
 
@@ -250,11 +247,8 @@ extern "C" fn on_signal(signal: i32, _: *mut libc::siginfo_t, context: *mut c_vo
         area.output.rip = rip;
         area.output.flags = registers[EFLAGS] as u64;
         area.output.fx = std::ptr::read_unaligned(context.uc_mcontext.fpregs as *const Fx);
-        area.fault = Fault {
-            vector: if signal == libc::SIGSYS { SYSTEM_CALL } else { registers[TRAP] as u8 },
-            error: registers[ERROR] as u64,
-            address: registers[CR2] as u64,
-        };
+        area.fault =
+            Fault { vector: registers[TRAP] as u8, error: registers[ERROR] as u64, address: registers[CR2] as u64 };
         registers[RIP] = RECOVER.load(std::sync::atomic::Ordering::Relaxed) as i64;
         // Without TF, DF and AC.
         registers[EFLAGS] = 0x202;
@@ -269,7 +263,7 @@ fn handle_signals() {
         let stack = Box::leak(vec![0u8; STACK].into_boxed_slice());
         let stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: STACK };
         assert_eq!(libc::sigaltstack(&stack, std::ptr::null_mut()), 0);
-        for signal in [libc::SIGSYS, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
+        for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
             let mut action: libc::sigaction = zeroed();
             action.sa_sigaction = on_signal as *const () as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
@@ -288,7 +282,7 @@ fn limit() {
     }
 }
 
-/// Allows this thread only the system calls that it needs.
+/// Allows this thread only the system calls that it needs; others fail.
 fn confine() {
     const ALLOWED: [i64; 19] = [
         libc::SYS_read,
@@ -316,7 +310,7 @@ fn confine() {
     for (n, call) in ALLOWED.iter().enumerate() {
         program.push(filter(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, ALLOWED.len() - n, *call as u32));
     }
-    program.push(filter(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_TRAP));
+    program.push(filter(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
     program.push(filter(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW));
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: the program is valid for the duration of the calls, which only take rights away.
