@@ -39,18 +39,21 @@ step "format"
 cargo fmt --all --check
 
 step "lints"
-cargo clippy --workspace --all-targets --release -- -D warnings
+cargo clippy --workspace --all-targets -- -D warnings
+
+# The crates' own tests run with debug assertions and checks for overflow.
+step "unit tests"
+cargo test --workspace --exclude emu-tests --exclude emu-benches
 
 step "guests"
 scripts/guests.sh
 
-# Guests have to be booted by an optimised emu, and one profile for all saves building everything twice; the checks for
-# overflow and the debug assertions stay on in the tests of the crates themselves, by their own profile.
-step "build"
-cargo build --workspace --release --bins
+# Guests and random instructions want an optimised emu.
+step "emu"
+cargo build --release -p emu-frontend
 
-step "tests"
-cargo test --workspace --release
+step "integration tests, boots"
+cargo test --release -p emu-tests -p emu-benches --lib --bins --tests
 
 step "benches build"
 cargo bench --workspace --no-run
