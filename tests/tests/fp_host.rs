@@ -365,3 +365,122 @@ fn report(name: &str, code: &[u8], case: &Case, ours: &Case, host: &Case) {
         }
     }
 }
+
+/// A save area: the legacy region and the XSAVE header.
+#[derive(Clone, PartialEq)]
+#[repr(C, align(64))]
+struct SaveArea([u8; 576]);
+
+macro_rules! save_host {
+    ($($name:ident $restore:literal $save:literal;)*) => {$(
+        /// Restores from `source` and saves over `destination`, components x87 and SSE.
+        fn $name(source: &SaveArea, destination: &mut SaveArea) {
+            // SAFETY: the areas have the size and alignment that the instructions want for two components; all
+            // registers that are restored are declared, and modes are put back.
+            unsafe {
+                asm!($restore, "mov eax, 3", "xor edx, edx", $save, "fninit", "ldmxcsr [{default}]",
+                    default = in(reg) &raw const DEFAULT_MXCSR,
+                    in("rsi") source.0.as_ptr(), in("rdi") destination.0.as_mut_ptr(),
+                    inout("eax") 3 => _, inout("edx") 0 => _,
+                    out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
+                    out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                    out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                    out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _, out("st(4)") _, out("st(5)") _,
+                    out("st(6)") _, out("st(7)") _,
+                );
+            }
+        }
+    )*};
+}
+
+save_host! {
+    fxrstor_fxsave "fxrstor [rsi]" "fxsave [rdi]";
+    fxrstor64_fxsave64 "fxrstor64 [rsi]" "fxsave64 [rdi]";
+    xrstor_xsave "xrstor [rsi]" "xsave [rdi]";
+    xrstor64_xsave64 "xrstor64 [rsi]" "xsave64 [rdi]";
+    xrstor64_xsavec64 "xrstor64 [rsi]" "xsavec64 [rdi]";
+}
+
+#[test]
+fn state_images_random_contents_match_host() {
+    if !std::is_x86_feature_detected!("xsavec") {
+        return;
+    }
+    const SOURCE: u64 = 0x4000;
+    let rng = &mut Rng::new();
+    let mut cpu = processor();
+    cpu.state.cr4 |= emu_core::cpu::control::CR4_OSXSAVE;
+    cpu.state.xcr0 = 3;
+    type Host = fn(&SaveArea, &mut SaveArea);
+    let pairs: [(&str, Host, &[u8]); 5] = [
+        ("fxsave", fxrstor_fxsave, &[0x0F, 0xAE, 0x0E, 0x0F, 0xAE, 0x07]),
+        ("fxsave64", fxrstor64_fxsave64, &[0x48, 0x0F, 0xAE, 0x0E, 0x48, 0x0F, 0xAE, 0x07]),
+        ("xsave", xrstor_xsave, &[0x0F, 0xAE, 0x2E, 0x0F, 0xAE, 0x27]),
+        ("xsave64", xrstor64_xsave64, &[0x48, 0x0F, 0xAE, 0x2E, 0x48, 0x0F, 0xAE, 0x27]),
+        ("xsavec64", xrstor64_xsavec64, &[0x48, 0x0F, 0xAE, 0x2E, 0x48, 0x0F, 0xC7, 0x27]),
+    ];
+    for (name, host, code) in pairs {
+        for _ in 0..200 {
+            let mut case = random_case(rng);
+            case.mxcsr &= 0xFFFF;
+            let mut source = SaveArea([0; 576]);
+            source.0[..512].copy_from_slice(&case.to_area().0);
+            // The last instruction and operand: canonical, and a selector that fits.
+            for at in [8, 16] {
+                source.0[at..at + 4].copy_from_slice(&rng.u32(..).to_le_bytes());
+            }
+            source.0[512] = rng.u8(..4);
+            let mut expected = SaveArea([0xA5; 576]);
+            // Old headers must be valid ones.
+            expected.0[512..].fill(0);
+            let mut ours = expected.clone();
+            host(&source, &mut expected);
+            let mut bytes = code.to_vec();
+            bytes.extend([0xEB, 0xFE]);
+            cpu.memory.write(CODE, &bytes);
+            cpu.memory.write(SOURCE, &source.0);
+            cpu.memory.write(DATA, &ours.0);
+            cpu.pins.raise(CpuPins::CODE_WRITTEN);
+            cpu.state.rip = CODE;
+            for (register, value) in [(0, 3), (2, 0), (6, SOURCE), (7, DATA)] {
+                cpu.state.regs.set_gpr(register, value);
+            }
+            assert_eq!(cpu.run(3), emu_core::exec::RunExit::Budget, "{name}");
+            cpu.memory.read(DATA, &mut ours.0);
+            for at in 0..576 {
+                assert_eq!(ours.0[at], expected.0[at], "{name}: byte {at} of the image, XSTATE_BV {}", source.0[512]);
+            }
+        }
+    }
+}
+
+/// Runs every kind of FP instruction for so long that a handler which does not end in a tail call would overflow the
+/// small stack of this test's thread.
+#[test]
+fn fp_handlers_long_runs_keep_the_stack_flat() {
+    let run = || {
+        let rng = &mut Rng::with_seed(1);
+        let mut cpu = processor();
+        for _ in 0..400 {
+            let code = if rng.bool() { x87_instruction(rng) } else { sse_instruction(rng) };
+            let iced = Decoder::new(64, &code, DecoderOptions::NONE).decode();
+            if iced.is_invalid() || iced.len() != code.len() {
+                continue;
+            }
+            let mut bytes: Vec<u8> = std::iter::repeat_n(code, 30).flatten().collect();
+            let back = -(bytes.len() as i32) - 5;
+            bytes.push(0xE9);
+            bytes.extend(back.to_le_bytes());
+            cpu.memory.write(CODE, &bytes);
+            cpu.pins.raise(CpuPins::CODE_WRITTEN);
+            cpu.state.rip = CODE;
+            cpu.state.regs.set_gpr(7, DATA);
+            cpu.state.mxcsr = 0x1FA0;
+            cpu.state.fpu.control = 0x37F;
+            cpu.state.fpu.status = 0;
+            assert_eq!(cpu.run(5_000), emu_core::exec::RunExit::Budget, "{iced}");
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(128 << 10).spawn(run).expect("a thread");
+    thread.join().expect("no failure in the thread");
+}

@@ -15,6 +15,8 @@
 //! host's own rounding modes or status flags; the code is portable and needs no `unsafe`.
 
 pub mod sse;
+#[cfg(test)]
+mod tests;
 mod wide;
 pub mod x87;
 
