@@ -232,11 +232,20 @@ impl Insn {
         use iced_x86::Mnemonic as M;
         match i.mnemonic() {
             // Their only operand tells less than the operand-size prefix, which iced-x86 folds into the stack's change.
-            M::Push | M::Pushf | M::Pushfd | M::Pushfq | M::Pusha | M::Pushad | M::Enter | M::Leave => {
+            M::Push
+            | M::Pushf
+            | M::Pushfd
+            | M::Pushfq
+            | M::Pusha
+            | M::Pushad
+            | M::Popa
+            | M::Popad
+            | M::Enter
+            | M::Leave => {
                 let change = i.stack_pointer_increment().unsigned_abs() as u8;
                 match i.mnemonic() {
-                    M::Pusha => 2,
-                    M::Pushad => 4,
+                    M::Pusha | M::Popa => 2,
+                    M::Pushad | M::Popad => 4,
                     M::Enter | M::Leave => {
                         use Code::*;
                         match i.code() {

@@ -17,6 +17,7 @@ use iced_x86::Mnemonic;
 /// The rows of this group.
 pub fn exec(m: Mnemonic) -> Option<Exec> {
     Some(match m {
+        Mnemonic::Salc => salc,
         Mnemonic::Clc => clc,
         Mnemonic::Stc => stc,
         Mnemonic::Cmc => cmc,
@@ -34,6 +35,13 @@ pub fn exec(m: Mnemonic) -> Option<Exec> {
 
 /// AH as a register slot.
 const AH: u8 = RegFile::slot(RAX) + 1;
+
+/// SALC (D6), which every processor has and no manual used to mention: AL is all ones if CF is set, else zero.
+fn salc(cpu: &mut Vcpu, _: &Insn) -> Result<(), Fault> {
+    let al = if cpu.state.flags.cf() { 0xff } else { 0 };
+    cpu.state.regs.set8(RegFile::slot(RAX), al);
+    Ok(())
+}
 
 fn clc(cpu: &mut Vcpu, _: &Insn) -> Result<(), Fault> {
     cpu.state.flags.replace(CF, 0);

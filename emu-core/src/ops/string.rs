@@ -262,10 +262,11 @@ fn cmps(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
             advance(cpu, insn, RDI, done);
             return Ok(Progress { done, stop });
         }
-        let at = element(cpu, insn, RSI, Access::Read)?;
-        let x = cpu.load_width(at, width(insn))?;
+        // Processors look at the destination first, which shows when both fault.
         let at = element(cpu, insn, RDI, Access::Read)?;
         let y = cpu.load_width(at, width(insn))?;
+        let at = element(cpu, insn, RSI, Access::Read)?;
+        let x = cpu.load_width(at, width(insn))?;
         let stop = compare(cpu, insn, x, y);
         advance(cpu, insn, RSI, 1);
         advance(cpu, insn, RDI, 1);

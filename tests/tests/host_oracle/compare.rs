@@ -2,7 +2,7 @@
 
 use crate::generate::Case;
 use crate::native::{Fault, NO_FAULT, State};
-use iced_x86::{Formatter, Instruction, Mnemonic as M, NasmFormatter, OpKind, RflagsBits};
+use iced_x86::{CodeSize, Formatter, Instruction, Mnemonic as M, NasmFormatter, OpKind, RflagsBits};
 
 /// The flags that are compared: arithmetic, TF, DF, NT, AC, ID.
 const FLAGS: u64 = 0x0024_4dd5;
@@ -28,20 +28,31 @@ pub fn compare(
     if expected_fault != NO_FAULT && matches!(insn.mnemonic(), M::Maskmovq | M::Maskmovdqu) {
         return;
     }
+    // An x87 store whose exception is unmasked stores nothing, and need not look whether its segment could be written.
+    if expected_fault == NO_FAULT && actual_fault.vector == 13 && word(expected, 2) & 0x80 != 0 {
+        return;
+    }
     // The host's single-step trap: the instruction set TF. The interpreter's comes one instruction later.
     if expected_fault.vector == 1 {
         return;
     }
     fault(insn, expected_fault, actual_fault, differences);
-    if expected.rip != actual.rip {
+    // The upper halves are out of reach of 32-bit code, and what it leaves there is undefined.
+    let seen = if insn.code_size() == CodeSize::Code32 { 0xffff_ffff } else { u64::MAX };
+    if (expected.rip ^ actual.rip) & seen != 0 {
         differences.push(format!("rip: host {:x}, emu {:x}", expected.rip, actual.rip));
     }
     for (name, (host, emu)) in REGISTERS.iter().zip(expected.gpr.iter().zip(&actual.gpr)) {
-        if host != emu {
+        if (host ^ emu) & seen != 0 {
             differences.push(format!("{name}: host {host:x}, emu {emu:x}"));
         }
     }
-    let compared = if expected_fault == NO_FAULT { FLAGS & !undefined(insn) } else { FLAGS };
+    let compared = match expected_fault.vector {
+        255 => FLAGS & !undefined(insn),
+        // The interpreter may have been interrupted between two elements, for its budget.
+        14 | 17 if insn.is_string_instruction() => FLAGS & !0x8d5,
+        _ => FLAGS,
+    };
     if (expected.flags ^ actual.flags) & compared != 0 {
         differences.push(format!(
             "flags: host {:x}, emu {:x}, before {:x}, compared {compared:x}",
@@ -85,6 +96,10 @@ fn fault(insn: &Instruction, mut expected: Fault, mut actual: Fault, differences
     }
     // Which of its two operands a string instruction looks at first is its own.
     if insn.is_string_instruction() && expected.vector == 17 && actual.vector == 14 {
+        return;
+    }
+    // BOUND may compare with the lower bound before it reads the upper one.
+    if insn.mnemonic() == M::Bound && expected.vector == 5 && actual.vector == 14 {
         return;
     }
     // A call to an address that is not canonical may fail at the stack first.
@@ -186,7 +201,7 @@ pub fn memory(insn: &Instruction, fault: Fault, host: &[u8], emu: &[u8], differe
     let masked = fault != NO_FAULT && matches!(insn.mnemonic(), M::Maskmovq | M::Maskmovdqu);
     let partial = match fault.vector {
         _ if masked => true,
-        14 => insn.memory_size().size() > 8 || insn.mnemonic() == M::Enter,
+        14 => insn.memory_size().size() > 8 || matches!(insn.mnemonic(), M::Enter | M::Pusha | M::Pushad),
         13 => insn.mnemonic() == M::Call,
         _ => false,
     };

@@ -9,8 +9,8 @@ use crate::{CODE_BYTES, DATA, DATA_BYTES, DATA_WRITABLE, SLOT, TAKEN};
 use emu_core::cpu::model::CpuModel;
 use fastrand::Rng;
 use iced_x86::{
-    Code, CodeSize, CpuidFeature, Decoder, DecoderOptions, EncodingKind, FlowControl, Instruction, MandatoryPrefix,
-    Mnemonic, OpCodeOperandKind, OpCodeTableKind, OpKind, Register,
+    Code, CpuidFeature, Decoder, DecoderOptions, EncodingKind, FlowControl, Instruction, MandatoryPrefix, Mnemonic,
+    OpCodeOperandKind, OpCodeTableKind, OpKind, Register,
 };
 
 /// An instruction in its slot.
@@ -18,22 +18,27 @@ use iced_x86::{
 pub struct Case {
     pub bytes: Vec<u8>,
     pub insn: Instruction,
+    /// 32 or 64.
+    pub bits: u32,
 }
 
 /// Bytes to put into the data pages before an instruction runs.
 pub type Patches = Vec<(usize, [u8; 16])>;
 
-/// The codes that can be compared: those of 64-bit mode that the model and the host have, without those that depend on
+/// The codes that can be compared: those of 64-bit or 32-bit code that the model and the host have, without those that depend on
 /// the operating system, on time, or on descriptor tables.
-pub fn codes() -> Vec<Code> {
+pub fn codes(bits: u32) -> Vec<Code> {
     let model = CpuModel::max();
-    Code::values().filter(|code| eligible(*code, &model)).collect()
+    Code::values().filter(|code| eligible(*code, bits, &model)).collect()
 }
 
-fn eligible(code: Code, model: &CpuModel) -> bool {
+fn eligible(code: Code, bits: u32, model: &CpuModel) -> bool {
     use Mnemonic as M;
     let info = code.op_code();
-    if !info.is_instruction() || !info.intel_decoder64() || code == Code::Ud0 {
+    if !info.is_instruction()
+        || !(if bits == 64 { info.intel_decoder64() } else { info.intel_decoder32() })
+        || code == Code::Ud0
+    {
         return false;
     }
     let features = code.cpuid_features();
@@ -48,7 +53,7 @@ fn eligible(code: Code, model: &CpuModel) -> bool {
     let excluded = matches!(
         code.mnemonic(),
         // They leave for the operating system, or for a debugger.
-        M::Syscall | M::Sysenter | M::Int | M::Int1 | M::Int3
+        M::Syscall | M::Sysenter | M::Int | M::Into | M::Int1 | M::Int3
         // They depend on time, on the processor's name, or on chance.
         | M::Rdtsc | M::Rdtscp | M::Rdpmc | M::Cpuid | M::Rdrand | M::Rdseed | M::Rdpid | M::Xgetbv
         // The host's state components are others.
@@ -56,7 +61,7 @@ fn eligible(code: Code, model: &CpuModel) -> bool {
         | M::Xsaves | M::Xsaves64 | M::Xrstors | M::Xrstors64
         // Segments and descriptor tables are the host's.
         | M::Iret | M::Iretd | M::Iretq | M::Retf | M::Lsl | M::Lar | M::Verr | M::Verw | M::Sgdt | M::Sidt | M::Sldt
-        | M::Str | M::Smsw | M::Rdfsbase | M::Wrfsbase | M::Wrgsbase | M::Rdgsbase | M::Lfs | M::Lgs | M::Lss
+        | M::Str | M::Smsw | M::Rdfsbase | M::Wrfsbase | M::Wrgsbase | M::Rdgsbase | M::Lfs | M::Lgs | M::Lss | M::Lds | M::Les
         // Transactions and monitors.
         | M::Xbegin | M::Xend | M::Xabort | M::Xtest | M::Umonitor | M::Umwait | M::Tpause | M::Monitor | M::Mwait
         // Not an instruction of its own: WAIT and what follows.
@@ -71,6 +76,18 @@ fn eligible(code: Code, model: &CpuModel) -> bool {
             | Code::Popw_GS
             | Code::Popq_FS
             | Code::Popq_GS
+            | Code::Popd_FS
+            | Code::Popd_GS
+            | Code::Popw_ES
+            | Code::Popd_ES
+            | Code::Popw_SS
+            | Code::Popd_SS
+            | Code::Popw_DS
+            | Code::Popd_DS
+            | Code::Jmp_ptr1616
+            | Code::Jmp_ptr1632
+            | Code::Call_ptr1616
+            | Code::Call_ptr1632
             | Code::Jmp_m1616
             | Code::Jmp_m1632
             | Code::Jmp_m1664
@@ -100,17 +117,17 @@ fn host_has(feature: CpuidFeature) -> bool {
 }
 
 /// A random encoding of `code` at `address`; `None` if none was found.
-pub fn encode(code: Code, address: u64, rng: &mut Rng) -> Option<Case> {
-    (0..1000).find_map(|_| attempt(code, address, rng))
+pub fn encode(code: Code, bits: u32, address: u64, rng: &mut Rng) -> Option<Case> {
+    (0..1000).find_map(|_| attempt(code, bits, address, rng))
 }
 
-fn attempt(code: Code, address: u64, rng: &mut Rng) -> Option<Case> {
+fn attempt(code: Code, bits: u32, address: u64, rng: &mut Rng) -> Option<Case> {
     let info = code.op_code();
     let mut bytes = Vec::with_capacity(40);
     if rng.u8(..16) == 0 {
-        bytes.push([0x26, 0x2e, 0x36, 0x3e, 0x65, 0x65][rng.usize(..6)]);
+        bytes.push([0x26, 0x2e, 0x36, 0x3e, 0x65, 0x65][rng.usize(..if bits == 64 { 6 } else { 4 })]);
     }
-    if info.address_size() == 32 || rng.u8(..12) == 0 {
+    if info.address_size() == bits / 2 || rng.u8(..12) == 0 {
         bytes.push(0x67);
     }
     let wide = info.operand_size() == 64 || info.w() == 1;
@@ -126,7 +143,11 @@ fn attempt(code: Code, address: u64, rng: &mut Rng) -> Option<Case> {
             MandatoryPrefix::PF2 => 3,
             _ => 0,
         };
-        bytes.extend_from_slice(&[0xc4, rng.u8(..) & 0xe0 | map, u8::from(wide) << 7 | (rng.u8(..16) << 3) | pp]);
+        bytes.extend_from_slice(&[
+            0xc4,
+            (if bits == 64 { rng.u8(..) & 0xe0 } else { 0xe0 }) | map,
+            u8::from(wide) << 7 | ((if bits == 64 { rng.u8(..16) } else { rng.u8(8..16) }) << 3) | pp,
+        ]);
         bytes.push(info.op_code() as u8);
     } else {
         if info.operand_size() == 16 {
@@ -145,7 +166,7 @@ fn attempt(code: Code, address: u64, rng: &mut Rng) -> Option<Case> {
         if info.can_use_lock_prefix() && rng.u8(..3) == 0 {
             bytes.push(0xf0);
         }
-        if wide || rng.bool() {
+        if bits == 64 && (wide || rng.bool()) {
             bytes.push(0x40 | u8::from(wide) << 3 | rng.u8(..8));
         }
         match info.table() {
@@ -179,9 +200,12 @@ fn attempt(code: Code, address: u64, rng: &mut Rng) -> Option<Case> {
     for _ in 0..16 {
         bytes.push(rng.u8(..));
     }
-    let mut decoder = Decoder::with_ip(64, &bytes, address, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(bits, &bytes, address, DecoderOptions::NONE);
     let mut insn = decoder.decode();
-    if insn.code() != code || insn.segment_prefix() == Register::FS {
+    if insn.code() != code
+        || insn.segment_prefix() == Register::FS
+        || (bits == 32 && insn.segment_prefix() == Register::GS)
+    {
         return None;
     }
     let offsets = decoder.get_constant_offsets(&insn);
@@ -201,9 +225,8 @@ fn attempt(code: Code, address: u64, rng: &mut Rng) -> Option<Case> {
         bytes[offsets.displacement_offset()..][..size].copy_from_slice(&value.to_le_bytes()[..size]);
     }
     bytes.truncate(insn.len());
-    insn = Decoder::with_ip(64, &bytes, address, DecoderOptions::NONE).decode();
-    debug_assert_eq!(insn.code_size(), CodeSize::Code64);
-    (insn.code() == code).then_some(Case { bytes, insn })
+    insn = Decoder::with_ip(bits, &bytes, address, DecoderOptions::NONE).decode();
+    (insn.code() == code).then_some(Case { bytes, insn, bits })
 }
 
 /// Where a memory operand should lie: anywhere in the data pages, mostly aligned, sometimes across their borders.
@@ -372,6 +395,10 @@ pub fn state(case: &Case, pool: &[Fx], gs_base: u64, rng: &mut Rng) -> (State, P
         }
         FlowControl::Return => patch(&mut patches, s.gpr[4], jump),
         _ => {}
+    }
+    if case.bits == 32 {
+        s.gpr.iter_mut().for_each(|value| *value &= 0xffff_ffff);
+        s.gpr[8..].fill(0);
     }
     (s, patches)
 }

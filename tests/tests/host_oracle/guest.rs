@@ -1,4 +1,4 @@
-//! The same instruction in the interpreter: a vCPU in 64-bit user mode over the same linear mappings.
+//! The same instruction in the interpreter: a vCPU in 64-bit or compatibility user mode over the same linear mappings.
 //!
 //! ```text
 //!  linear CODE, DATA        -> 0x100000.., 0x300000..     user pages, as natively
@@ -6,7 +6,7 @@
 //! ```
 //! Faults are delivered through the IDT to `jmp $`, and read from the frame on the kernel's stack.
 
-use crate::native::{Fault, NO_FAULT, State};
+use crate::native::{Fault, NO_FAULT, State, USER_CS, USER_CS32, USER_DS};
 use crate::{CODE, CODE_BYTES, DATA, DATA_BYTES, DATA_WRITABLE, TAKEN};
 use emu_core::bus::Bus;
 use emu_core::clock::{Clock, ClockMode};
@@ -28,14 +28,13 @@ const GDT: u64 = 0x1000;
 const TSS: u64 = 0x2000;
 const HANDLERS: u64 = 0x3000;
 const STACK_TOP: u64 = 0x8000;
-const USER_CS: u16 = 0x33;
-const USER_SS: u16 = 0x2b;
 
 /// A vCPU and its memory.
 pub struct Guest {
     cpu: Vcpu,
     memory: Arc<GuestMemory>,
     gs_base: u64,
+    bits: u32,
 }
 
 impl Guest {
@@ -43,7 +42,7 @@ impl Guest {
     pub fn new(gs_base: u64) -> Guest {
         let memory = Arc::new(GuestMemory::new(4 << 20, 0).expect("memory for the guest"));
         let cpu = vcpu(&memory);
-        let mut guest = Guest { cpu, memory, gs_base };
+        let mut guest = Guest { cpu, memory, gs_base, bits: 64 };
         guest.map();
         guest.restart();
         guest
@@ -93,7 +92,7 @@ impl Guest {
         s.idtr.base = KERNEL + IDT;
         s.idtr.limit = 0xfff;
         s.tr = Segment { selector: 0x40, base: KERNEL + TSS, limit: 0x67, attributes: 0x8b, unusable: false };
-        for seg in [Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs] {
+        for seg in [Seg::Fs, Seg::Gs] {
             let base = if seg == Seg::Gs { self.gs_base } else { 0 };
             s.set_segment(seg, Segment { selector: 0, base, limit: 0, attributes: 0, unusable: true });
         }
@@ -103,10 +102,12 @@ impl Guest {
     fn enter_user(&mut self) {
         let s = &mut self.cpu.state;
         s.cpl = 3;
-        let cs = Segment { selector: USER_CS, base: 0, limit: u32::MAX, attributes: 0xa0fb, unusable: false };
-        let ss = Segment { selector: USER_SS, base: 0, limit: u32::MAX, attributes: 0xc0f3, unusable: false };
-        s.set_segment(Seg::Cs, cs);
-        s.set_segment(Seg::Ss, ss);
+        let (selector, attributes) = if self.bits == 64 { (USER_CS, 0xa0fb) } else { (USER_CS32, 0xc0fb) };
+        s.set_segment(Seg::Cs, Segment { selector, base: 0, limit: u32::MAX, attributes, unusable: false });
+        for seg in [Seg::Ss, Seg::Ds, Seg::Es] {
+            let data = Segment { selector: USER_DS, base: 0, limit: u32::MAX, attributes: 0xc0f3, unusable: false };
+            s.set_segment(seg, data);
+        }
         self.cpu.mode_changed();
     }
 
@@ -130,7 +131,11 @@ impl Guest {
     }
 
     /// Executes the instruction of `len` bytes at `input.rip`: in threaded code with specialised handlers, or by itself (`alone`).
-    pub fn execute(&mut self, input: &State, len: u64, alone: bool) -> (State, Fault) {
+    pub fn execute(&mut self, input: &State, len: u64, bits: u32, alone: bool) -> (State, Fault) {
+        if self.bits != bits {
+            self.bits = bits;
+            self.enter_user();
+        }
         let s = &mut self.cpu.state;
         for (n, value) in input.gpr.iter().enumerate() {
             s.regs.set_gpr(n as u8, *value);

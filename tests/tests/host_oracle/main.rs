@@ -1,6 +1,7 @@
 //! The host's own processor as the judge: random instructions from the whole table, in random states, run natively in
 //! a child process and in the interpreter, and everything they leave behind is compared: general registers, flags, XMM,
-//! MXCSR, x87, memory, the address to go on at, and the fault with its error code and address.
+//! MXCSR, x87, memory, the address to go on at, and the fault with its error code and address. 64-bit code and 32-bit
+//! code (in compatibility mode) take turns.
 //!
 //! ```text
 //!  ORACLE_CASES=10000000   how many cases; each instruction runs in 16 states
@@ -34,7 +35,7 @@ const DATA_BYTES: usize = 0x3000;
 const GS_BASE: u64 = 0x1234_5678;
 
 const STATES: u64 = 16;
-const DEFAULT_CASES: u64 = 400_000;
+const DEFAULT_CASES: u64 = 500_000;
 /// Failures that are printed in full.
 const PRINTED: usize = 40;
 
@@ -73,8 +74,11 @@ fn host_processor_agrees_on_random_instructions() {
 #[test]
 fn every_compared_code_has_an_encoding() {
     let mut rng = Rng::with_seed(1);
-    let missing: Vec<_> =
-        generate::codes().into_iter().filter(|code| generate::encode(*code, CODE, &mut rng).is_none()).collect();
+    let missing: Vec<_> = [32, 64]
+        .iter()
+        .flat_map(|bits| generate::codes(*bits).into_iter().map(move |code| (*bits, code)))
+        .filter(|(bits, code)| generate::encode(*code, *bits, CODE, &mut rng).is_none())
+        .collect();
     assert!(missing.is_empty(), "no encoding found for {missing:?}");
 }
 
@@ -88,9 +92,11 @@ fn child_compares_cases() {
     let instructions = setting("ORACLE_CASES").unwrap_or(DEFAULT_CASES).div_ceil(STATES);
     let only = setting("ORACLE_ONLY");
     let filter = std::env::var("ORACLE_CODE").unwrap_or_default();
-    let mut codes = generate::codes();
-    codes.retain(|code| format!("{code:?}").contains(&filter));
-    assert!(!codes.is_empty(), "no instruction is called {filter}");
+    let codes = [64, 64, 32].map(|bits| {
+        let named = |code: &iced_x86::Code| format!("{code:?}").contains(&filter);
+        (bits, generate::codes(bits).into_iter().filter(named).collect::<Vec<_>>())
+    });
+    assert!(codes.iter().all(|(_, codes)| !codes.is_empty()), "no instruction is called {filter}");
 
     let mut rng = Rng::with_seed(seed);
     let pool: Vec<_> = (0..256).map(|_| generate::fx(&mut rng)).collect();
@@ -114,22 +120,25 @@ fn child_compares_cases() {
             continue;
         }
         let mut rng = Rng::with_seed(seed ^ (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        // Two of three instructions are of 64-bit code.
+        let (bits, codes) = &codes[rng.usize(..codes.len())];
         let code = codes[rng.usize(..codes.len())];
-        let Some(case) = generate::encode(code, generate::slot(n), &mut rng) else {
+        let Some(case) = generate::encode(code, *bits, generate::slot(n), &mut rng) else {
             skipped += 1;
             continue;
         };
-        native.place(case.insn.ip(), &case.bytes);
+        native.place(case.insn.ip(), &case.bytes, case.bits);
         guest.place(case.insn.ip(), &case.bytes);
+        let len = case.bytes.len() as u64;
         for round in 0..STATES {
             let (input, patches) = generate::state(&case, &pool, GS_BASE, &mut rng);
             for (offset, bytes) in &patches {
                 native.data()[*offset..][..16].copy_from_slice(bytes);
                 guest.write_data(*offset, bytes);
             }
-            let (expected, expected_fault) = native.execute(&input, case.bytes.len() as u64);
+            let (expected, expected_fault) = native.execute(&input, len, case.bits);
             let alone = round % 2 == 1;
-            let (actual, actual_fault) = guest.execute(&input, case.bytes.len() as u64, alone);
+            let (actual, actual_fault) = guest.execute(&input, len, case.bits, alone);
             guest.read_data(0, &mut guest_data);
             done += 1;
             faults += u64::from(expected_fault.vector != native::NO_FAULT.vector);
@@ -157,7 +166,7 @@ fn child_compares_cases() {
     let seconds = start.elapsed().as_secs_f64();
     println!(
         "{done} cases of {} codes, {faults} faults, {skipped} instructions not encoded, {seconds:.1} s, {:.0} cases/s",
-        codes.len(),
+        codes.iter().map(|(_, codes)| codes.len()).sum::<usize>() - codes[0].1.len(),
         done as f64 / seconds
     );
     for (code, count) in &failures {

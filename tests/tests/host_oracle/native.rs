@@ -17,6 +17,13 @@ use std::mem::{offset_of, zeroed};
 const STUB: u64 = 0x1080_0000;
 const AREA: u64 = 0x1081_0000;
 
+/// Linux's selectors for programs: 64-bit code, 32-bit code, data.
+pub const USER_CS: u16 = 0x33;
+/// See [`USER_CS`].
+pub const USER_CS32: u16 = 0x23;
+/// See [`USER_CS`].
+pub const USER_DS: u16 = 0x2b;
+
 /// The FXSAVE64 image (SDM Vol. 1 table 10-2).
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -40,6 +47,8 @@ struct Area {
     left: u64,
     taken: u64,
     mxcsr: u64,
+    /// Offset and selector of a far jump into 32-bit code.
+    entry32: [u32; 2],
     running: u64,
     fault: Fault,
 }
@@ -62,7 +71,7 @@ pub const NO_FAULT: Fault = Fault { vector: 255, error: 0, address: 0 };
 /// The way to the host's processor. There is only one in a process: its addresses are fixed.
 pub struct Native {
     area: &'static mut Area,
-    enter: extern "C" fn(),
+    enter: [extern "C" fn(); 2],
     /// Base of GS.
     pub gs_base: u64,
 }
@@ -74,7 +83,7 @@ impl Native {
         map(STUB, 0x1000, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC);
         map(AREA, 0x1000, libc::PROT_READ | libc::PROT_WRITE);
         map(DATA, DATA_BYTES, libc::PROT_READ | libc::PROT_WRITE);
-        let (code, left, taken, recover) = stub();
+        let Stub { code, enter32, left, taken, recover } = stub();
         // SAFETY: the stub's page was mapped above for reading, writing and executing, and is large enough.
         unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), STUB as *mut u8, code.len()) };
         // SAFETY: the area's page was mapped above and is zero, which is a valid `Area`; nothing else refers to it but
@@ -84,8 +93,11 @@ impl Native {
         area.taken = STUB + taken;
         area.mxcsr = 0x1f80;
         RECOVER.store(STUB + recover, std::sync::atomic::Ordering::Relaxed);
-        // SAFETY: the stub begins with a function that follows the C calling convention.
-        let enter = unsafe { std::mem::transmute::<u64, extern "C" fn()>(STUB) };
+        area.entry32 = [0, u32::from(USER_CS32)];
+        // SAFETY: at these two places of the stub functions begin that follow the C calling convention.
+        let enter = [STUB, STUB + enter32].map(|at| unsafe { std::mem::transmute::<u64, extern "C" fn()>(at) });
+        // SAFETY: flat data segments, which 64-bit code does not use and 32-bit code needs.
+        unsafe { std::arch::asm!("mov ds, {0:e}", "mov es, {0:e}", in(reg) u32::from(USER_DS)) };
         handle_signals();
         limit();
         // SAFETY: sets the base of GS, which Linux programs in 64-bit mode do not use.
@@ -110,22 +122,24 @@ impl Native {
     }
 
     /// Puts an instruction into the slot at `address`, with ways out behind it and at [`TAKEN`].
-    pub fn place(&mut self, address: u64, bytes: &[u8]) {
+    pub fn place(&mut self, address: u64, bytes: &[u8], bits: u32) {
         let mut slot = [0xcc; 64];
         slot[..bytes.len()].copy_from_slice(bytes);
-        slot[bytes.len()..][..7].copy_from_slice(&jump_through(offset_of!(Area, left)));
-        slot[TAKEN as usize..][..7].copy_from_slice(&jump_through(offset_of!(Area, taken)));
+        let leave = |field: usize, target: u64| if bits == 64 { jump_through(field) } else { jump_far(target) };
+        slot[bytes.len()..][..7].copy_from_slice(&leave(offset_of!(Area, left), self.area.left));
+        slot[TAKEN as usize..][..7].copy_from_slice(&leave(offset_of!(Area, taken), self.area.taken));
         // SAFETY: slots lie within the code pages, which are mapped for writing; nothing executes there now.
         unsafe { std::ptr::copy_nonoverlapping(slot.as_ptr(), address as *mut u8, slot.len()) };
     }
 
     /// Executes what is placed at `input.rip`, of `len` bytes.
-    pub fn execute(&mut self, input: &State, len: u64) -> (State, Fault) {
+    pub fn execute(&mut self, input: &State, len: u64, bits: u32) -> (State, Fault) {
         self.area.input = *input;
         self.area.fault = NO_FAULT;
         self.area.running = 1;
         std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
-        (self.enter)();
+        self.area.entry32[0] = input.rip as u32;
+        (self.enter[usize::from(bits == 32)])();
         std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
         // SAFETY: the area is mapped; the stub has written it behind the compiler's back, hence volatile.
         let area = unsafe { std::ptr::read_volatile(AREA as *const Area) };
@@ -156,8 +170,23 @@ fn jump_through(field: usize) -> [u8; 7] {
     [0xff, 0x24, 0x25, a, b, c, d]
 }
 
-/// The stub's code, and the offsets of the two ways out of an instruction and of the way out of a signal handler.
-fn stub() -> (Vec<u8>, u64, u64, u64) {
+/// `jmp 0x33:target`, from 32-bit code.
+fn jump_far(target: u64) -> [u8; 7] {
+    let [a, b, c, d] = (target as u32).to_le_bytes();
+    [0xea, a, b, c, d, USER_CS as u8, 0]
+}
+
+/// The stub's code; offsets of the way into 32-bit code (that into 64-bit code is at its start), of the two ways out of
+/// an instruction, and of the way out of a signal handler.
+struct Stub {
+    code: Vec<u8>,
+    enter32: u64,
+    left: u64,
+    taken: u64,
+    recover: u64,
+}
+
+fn stub() -> Stub {
     const CALLEE_SAVED: [u8; 6] = [3, 5, 12, 13, 14, 15];
     let mut code = Vec::new();
     let at = |field: usize| (AREA as u32 + field as u32).to_le_bytes();
@@ -182,18 +211,26 @@ fn stub() -> (Vec<u8>, u64, u64, u64) {
         code.push(0xc3);
     };
 
-    for n in CALLEE_SAVED {
-        push(&mut code, n);
-    }
-    store(&mut code, 4, offset_of!(Area, host_rsp));
-    absolute(&mut code, &[0x48, 0x0f, 0xae], 1, input + offset_of!(State, fx)); // fxrstor64
-    absolute(&mut code, &[0xff], 6, input + offset_of!(State, flags)); // push
-    code.push(0x9d); // popfq
-    for n in (0..16).filter(|n| *n != 4) {
-        load(&mut code, n, input + offset_of!(State, gpr) + 8 * usize::from(n));
-    }
-    load(&mut code, 4, input + offset_of!(State, gpr) + 32);
-    absolute(&mut code, &[0xff], 4, input + offset_of!(State, rip)); // jmp
+    let enter = |code: &mut Vec<u8>, bits: u32| {
+        for n in CALLEE_SAVED {
+            push(code, n);
+        }
+        store(code, 4, offset_of!(Area, host_rsp));
+        absolute(code, &[0x48, 0x0f, 0xae], 1, input + offset_of!(State, fx)); // fxrstor64
+        absolute(code, &[0xff], 6, input + offset_of!(State, flags)); // push
+        code.push(0x9d); // popfq
+        for n in (0..16).filter(|n| *n != 4) {
+            load(code, n, input + offset_of!(State, gpr) + 8 * usize::from(n));
+        }
+        load(code, 4, input + offset_of!(State, gpr) + 32);
+        match bits {
+            64 => absolute(code, &[0xff], 4, input + offset_of!(State, rip)), // jmp
+            _ => absolute(code, &[0xff], 5, offset_of!(Area, entry32)),       // jmp far
+        }
+    };
+    enter(&mut code, 64);
+    let enter32 = code.len() as u64;
+    enter(&mut code, 32);
 
     let save = |code: &mut Vec<u8>, marker: u8| {
         let start = code.len() as u64;
@@ -214,7 +251,7 @@ fn stub() -> (Vec<u8>, u64, u64, u64) {
     let recover = code.len() as u64;
     load(&mut code, 4, offset_of!(Area, host_rsp));
     back(&mut code);
-    (code, left, taken, recover)
+    Stub { code, enter32, left, taken, recover }
 }
 
 static RECOVER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
@@ -222,6 +259,7 @@ static RECOVER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new
 /// Indices of `gregs` of the general registers in the order of their encodings, and of some others.
 const GREGS: [usize; 16] = [13, 14, 12, 11, 15, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7];
 const RIP: usize = 16;
+const SELECTORS: usize = 18;
 const EFLAGS: usize = 17;
 const ERROR: usize = 19;
 const TRAP: usize = 20;
@@ -250,6 +288,7 @@ extern "C" fn on_signal(signal: i32, _: *mut libc::siginfo_t, context: *mut c_vo
         area.fault =
             Fault { vector: registers[TRAP] as u8, error: registers[ERROR] as u64, address: registers[CR2] as u64 };
         registers[RIP] = RECOVER.load(std::sync::atomic::Ordering::Relaxed) as i64;
+        registers[SELECTORS] = registers[SELECTORS] & !0xffff | i64::from(USER_CS);
         // Without TF, DF and AC.
         registers[EFLAGS] = 0x202;
     }
