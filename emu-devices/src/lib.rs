@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod char;
+pub mod coprocessor;
 pub mod dma;
 #[cfg(test)]
 mod hostile;

@@ -20,6 +20,7 @@ use crate::char::CharBackend;
 use crate::char::debug_exit::DebugExit;
 use crate::char::debugcon::Debugcon;
 use crate::char::uart16550::Uart16550;
+use crate::coprocessor::Coprocessor;
 use crate::dma::i8237::Dma;
 use crate::input::InputQueue;
 use crate::input::i8042::I8042;
@@ -163,6 +164,9 @@ impl Pc {
         let input = InputQueue::new();
         bus.attach(Box::new(I8042::new(isa(1), isa(12), input.clone())));
         bus.attach(Box::new(Port92::default()));
+        let coprocessor = Coprocessor::new(isa(13));
+        let ferr = coprocessor.ferr();
+        bus.attach(Box::new(coprocessor));
         bus.attach(Box::new(FwCfg::new(config.ram, 1)));
         bus.attach(Box::new(Dma::default()));
         let present = std::array::from_fn(|i| config.serials[i].is_some());
@@ -191,7 +195,8 @@ impl Pc {
         let front_panel = pm.front_panel();
         pci.plug(&bus, POWER_MANAGEMENT, pm);
 
-        let vcpu = Vcpu::new(model.clone(), bus.clone());
+        let mut vcpu = Vcpu::new(model.clone(), bus.clone());
+        vcpu.ferr = ferr;
         let boot = boot(config.boot, model, present);
         let machine = Machine::new(bus, vcpu, boot, config.options);
         Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx })

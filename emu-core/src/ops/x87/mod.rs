@@ -18,6 +18,8 @@ pub mod fast;
 mod load_store;
 mod stack;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use super::Exec;
 use crate::cpu::control::{CR0_EM, CR0_MP, CR0_NE, CR0_TS};
@@ -74,10 +76,10 @@ impl Vcpu {
             return Err(Fault::plain(fault::MF));
         }
         self.ferr.set(true);
+        self.after_bus();
         // The processor waits for the interrupt that FERR# causes. One that cannot come is not waited for: a handler
         // that has written port F0h (IGNNE#) goes on here.
         if self.pins.get() & CpuPins::INTR != 0 && self.state.has(IF) {
-            self.leave = true;
             return Err(Fault::Retry);
         }
         Ok(())
@@ -116,6 +118,7 @@ impl Vcpu {
             fpu.opcode = insn.imm2 & 0x7FF;
             if self.state.cr0 & CR0_NE == 0 {
                 self.ferr.set(true);
+                self.after_bus();
             }
         }
     }
