@@ -151,3 +151,27 @@ fn disasm_lists_hexadecimal_bytes_and_files() {
     assert!(text.starts_with("00000001  fa                      cli\n"), "{text}");
     std::fs::remove_file(file).unwrap();
 }
+
+#[test]
+fn run_case_tells_right_from_wrong_cases() {
+    let output = emu(&["dev", "run-case", "--case", "[40] \"inc eax\" eax=1 => eax=2"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "--case:1: ok: inc eax\n");
+    let output = emu(&["dev", "run-case", "--case", "[40] \"inc eax\" eax=1 => eax=3"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("FAILED: inc eax: by single step: rax is 0x2"));
+    assert!(refusal(&["dev", "run-case", "--case", "inc"]).starts_with("dev run-case: --case:1: expected"));
+}
+
+#[test]
+fn block_shows_handlers_and_lockstep_agrees_with_itself() {
+    let output = emu(&["dev", "block", "--hex", "01 d8 75 fc"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("4 bytes, 2 instructions\nentry\n"), "{text}");
+    assert!(text.contains("0x8000 add eax,ebx"), "{text}");
+    assert!(refusal(&["dev", "block", "--at", "0xa0000", "--hex", "90"]).contains("--at 0xa0000: must be below"));
+    let kernel = guest::KernelFile::new("lockstep");
+    let kernel = kernel.0.to_str().unwrap();
+    let words = ["dev", "lockstep", "--instructions", "20000", "--every", "3000", "-kernel", kernel, "-m", "16"];
+    let output = emu(&words);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "both machines agree for 20000 instructions\n");
+}

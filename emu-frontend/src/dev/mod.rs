@@ -3,6 +3,7 @@
 mod block;
 mod disasm;
 mod lockstep;
+mod run_case;
 pub mod stats;
 
 use crate::cli::config::{self, Config, Outcome};
@@ -37,6 +38,8 @@ enum Tool {
     Disasm(disasm::Arguments),
     /// Show how code is decoded into a block: which instructions have a handler of their own
     Block(block::Arguments),
+    /// Run instruction cases, one to a line: [01 d8] "add eax,ebx" eax=1, ebx=2 => eax=3, cf=0
+    RunCase(run_case::Arguments),
     /// Run a guest twice at once, by blocks and by single steps, and tell where the two differ
     Lockstep(lockstep::Arguments),
     /// Run a guest with the emulator's ordinary options, and print counters at the end
@@ -61,6 +64,7 @@ pub fn run(words: &[OsString], arguments: &[OsString]) -> Result<String, StartEr
     match dev.tool {
         Tool::Disasm(tool) => disasm::run(&tool),
         Tool::Block(tool) => block::run(&tool),
+        Tool::RunCase(tool) => run_case::run(&tool),
         Tool::Lockstep(tool) => lockstep::run(&tool),
         Tool::Stats(tool) => stats::run(&tool, arguments),
     }
