@@ -226,7 +226,7 @@ fn random_case(rng: &mut Rng) -> Case {
         control: 0x40 | masks | precision | rng.u16(..4) << 10,
         // Nothing pending; any other flag, condition code and TOP.
         status: (rng.u16(..64) & masks) | rng.u16(..) & 0x7F40,
-        tags: if rng.u32(..4) == 0 { rng.u8(..) } else { 0xFF & !(1 << rng.u32(..8)) },
+        tags: if rng.u32(..4) == 0 { rng.u8(..) } else { !(1 << rng.u32(..8)) },
         st: std::array::from_fn(|_| extended(rng)),
         mxcsr: 0x1F80 | rng.u32(..0x10000) & 0xE07F,
         xmm: std::array::from_fn(|_| Xmm(random_memory(rng))),

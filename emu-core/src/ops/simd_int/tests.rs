@@ -60,7 +60,7 @@ fn shuffles_take_lanes_by_the_fields_of_the_immediate() {
     assert_eq!(apply::<Palignr>(A, B, 4), B >> 32 | A << 96);
     assert_eq!(apply::<Palignr>(A, B, 20), A >> 32);
     assert_eq!(apply::<Palignr>(A, B, 32), 0);
-    assert_eq!(apply::<Pshufb>(A, 0x80, 0), u128::MAX / 255 * (A & 0xff) & !0xff);
+    assert_eq!(apply::<Pshufb>(A, 0x80, 0), (u128::MAX / 255 * (A & 0xff)) & !0xff);
 }
 
 #[test]
