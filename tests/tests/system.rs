@@ -289,6 +289,19 @@ fn syscall_and_sysret_round_trip() {
 }
 
 #[test]
+fn syscall_that_masks_tf_is_not_single_stepped() {
+    let mut m = syscall_machine();
+    m.user(64);
+    m.cpu.state.system_flags |= rflags::TF;
+    m.assemble(64, CODE, |a| a.syscall());
+    m.assemble(64, FREE, |a| a.sysretq());
+    // The trap comes when SYSRET brings TF back.
+    assert_eq!(m.run_to_fault(), fault::DB);
+    assert_eq!(m.pushed(0), CODE + 2);
+    assert_eq!(m.cpu.state.dr[6] & 0x4000, 0x4000);
+}
+
+#[test]
 fn sysret_to_non_canonical_rip_faults_at_level_0() {
     let mut m = syscall_machine();
     m.set_reg(RCX, 1 << 47);

@@ -7,10 +7,11 @@ use crate::cpu::control::EFER_SCE;
 use crate::cpu::fault::Fault;
 use crate::cpu::model::Vendor;
 use crate::cpu::regs::{R11, RCX, RDX, RSP};
-use crate::cpu::rflags::{IF, RF, VM};
+use crate::cpu::rflags::{IF, RF, TF, VM};
 use crate::cpu::segment::{Seg, Segment};
 use crate::decode::insn::Insn;
 use crate::exec::Vcpu;
+use crate::exec::run::DR6_BS;
 use iced_x86::Code;
 
 /// Bits of R11 that SYSRET takes into RFLAGS: all but RF, VM and those that do not exist.
@@ -68,6 +69,8 @@ pub fn syscall(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
         cpu.state.system_flags &= !(VM | IF | RF);
         enter(cpu, selector, (selector & !3).wrapping_add(8), 0, false);
     }
+    // A trap that the kernel has masked is not taken in it.
+    cpu.single_step &= cpu.state.has(TF);
     Ok(())
 }
 
@@ -98,6 +101,11 @@ pub fn sysret(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
             cpu.state.system_flags |= IF;
         }
         enter(cpu, selector, stack, 3, false);
+    }
+    // The trap comes at once, as if the program had stepped over its SYSCALL.
+    cpu.single_step = false;
+    if cpu.state.has(TF) {
+        cpu.state.pending_debug |= DR6_BS;
     }
     Ok(())
 }
