@@ -56,6 +56,6 @@ step "integration tests, boots"
 cargo test --release -p emu-tests -p emu-benches --lib --bins --tests
 
 step "benches build"
-cargo bench --workspace --no-run
+cargo bench -p emu-benches --benches --no-run
 
 step "passed"
