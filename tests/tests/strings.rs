@@ -286,3 +286,52 @@ fn movs_down_with_df_copies_backwards() {
     m.run();
     assert_eq!(m.read::<5>(FREE), [1, 1, 2, 3, 4]);
 }
+
+#[test]
+fn movs_between_pages_that_compete_for_a_tlb_entry_copies_all() {
+    // 4 MiB apart: the same entry of the TLB.
+    let mut m = Machine::new(16);
+    m.long();
+    m.catch_all();
+    let mut random = fastrand::Rng::with_seed(2);
+    let source: Vec<u8> = (0..0x3000).map(|_| random.u8(..)).collect();
+    m.write(0x40_0800, &source);
+    m.assemble(64, CODE, |a| {
+        a.rep().movsd()?;
+        a.hlt()
+    });
+    m.set_reg(RSI, 0x40_0800);
+    m.set_reg(RDI, 0x80_0801);
+    m.set_reg(RCX, 0x3000 / 4);
+    m.run();
+    let mut got = vec![0; 0x3000];
+    m.memory.read(0x80_0801, &mut got);
+    assert!(got == source);
+    assert_eq!(m.reg(RDI), 0x80_3801);
+}
+
+#[test]
+fn movs_onto_decoded_code_runs_the_new_code() {
+    let mut m = Machine::new_protected();
+    let target = FREE + 0x100;
+    m.assemble(32, target, |a| {
+        a.mov(ebx, 1)?;
+        a.ret()
+    });
+    m.assemble(32, FREE + 0x1100, |a| {
+        a.mov(ebx, 2)?;
+        a.ret()
+    });
+    m.assemble(32, CODE, |a| {
+        a.mov(eax, target as u32)?;
+        a.call(eax)?;
+        a.mov(esi, (FREE + 0x1100) as u32)?;
+        a.mov(edi, target as u32)?;
+        a.mov(ecx, 6)?;
+        a.rep().movsb()?;
+        a.call(eax)?;
+        a.hlt()
+    });
+    m.run();
+    assert_eq!(m.reg(3), 2);
+}

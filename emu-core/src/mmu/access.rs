@@ -241,19 +241,33 @@ impl Vcpu {
         true
     }
 
-    /// Writes `bytes` to a page of RAM that the TLB has for reading but not for writing, because it holds decoded code.
-    /// Whether it did: faults and device memory are left to element-wise accesses.
-    pub fn write_code_page(&mut self, linear: u64, bytes: &[u8]) -> bool {
-        if self.host_read(linear, bytes.len() as u64).is_none() {
+    /// Copies `len` bytes, each side within a page, where [`Vcpu::copy_ascending`] cannot: the pages compete for one TLB
+    /// entry, or the destination holds decoded code. Whether it did; faults, device memory, overlaps and breakpoints are
+    /// left to element-wise moves.
+    pub fn copy_through_buffer(&mut self, from: u64, to: u64, len: usize) -> bool {
+        if self.must_access_slowly() || len > 0x1000 {
             return false;
         }
-        match self.translate(linear, Access::Write, self.privilege()) {
-            Ok((_, Backing { write: Some(offset), .. })) => {
-                self.write_ram(offset, bytes);
-                true
-            }
-            _ => false,
+        let privilege = self.privilege();
+        let Ok((_, Backing { read: Some(from), .. })) = self.translate(from, Access::Read, privilege) else {
+            return false;
+        };
+        let Ok((_, Backing { write: Some(to), .. })) = self.translate(to, Access::Write, privilege) else {
+            return false;
+        };
+        if to.wrapping_sub(from) < len {
+            return false;
         }
+        let mut buffer = [0; 0x1000];
+        self.memory.ram().read(from, &mut buffer[..len]);
+        self.write_ram(to, &buffer[..len]);
+        true
+    }
+
+    /// Whether every access must be looked at by itself: data breakpoints or alignment checks are on.
+    fn must_access_slowly(&self) -> bool {
+        let aligned = self.state.cpl == 3 && self.state.cr0 & crate::cpu::control::CR0_AM != 0;
+        self.watching || (aligned && self.state.has(rflags::AC))
     }
 
     /// Reads a value at a linear address with the running code's privilege.

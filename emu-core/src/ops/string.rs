@@ -155,17 +155,8 @@ fn copy_run(cpu: &mut Vcpu, insn: &Insn, most: u64) -> Option<u64> {
     let size = width(insn).bytes();
     let (from, n) = run_ahead(cpu, insn, RSI, most, Access::Read)?;
     let (to, n) = run_ahead(cpu, insn, RDI, n, Access::Write)?;
-    if !cpu.copy_ascending(from, to, n * size, size) {
-        // Code pages are written from a buffer, which is right only if no move reads what an earlier one wrote.
-        let mut buffer = [0; 0x1000];
-        let bytes = &mut buffer[..(n * size) as usize];
-        let apart = match (cpu.host_read(from, n * size), cpu.host_read(to, n * size)) {
-            (Some(from), Some(to)) => to.address().wrapping_sub(from.address()) as u64 >= n * size,
-            _ => false,
-        };
-        if !apart || !cpu.copy_out(from, bytes) || !cpu.write_code_page(to, bytes) {
-            return None;
-        }
+    if !cpu.copy_ascending(from, to, n * size, size) && !cpu.copy_through_buffer(from, to, (n * size) as usize) {
+        return None;
     }
     advance(cpu, insn, RSI, n);
     advance(cpu, insn, RDI, n);
@@ -214,6 +205,37 @@ fn pick(bytes: &[u8], n: usize, size: usize) -> u64 {
     u64::from_le_bytes(value)
 }
 
+/// What elements are compared with.
+enum Other<'a> {
+    Value(u64),
+    Bytes(&'a [u8]),
+}
+
+/// The first element of `bytes` that is, or is not, equal to its counterpart.
+fn first(bytes: &[u8], other: Other, size: usize, until_equal: bool) -> Option<usize> {
+    match size {
+        1 => first_of::<1>(bytes, other, until_equal),
+        2 => first_of::<2>(bytes, other, until_equal),
+        4 => first_of::<4>(bytes, other, until_equal),
+        _ => first_of::<8>(bytes, other, until_equal),
+    }
+}
+
+fn first_of<const N: usize>(bytes: &[u8], other: Other, until_equal: bool) -> Option<usize> {
+    let (elements, _) = bytes.as_chunks::<N>();
+    match other {
+        Other::Value(value) => {
+            let mut wanted = [0; N];
+            wanted.copy_from_slice(&value.to_le_bytes()[..N]);
+            elements.iter().position(|e| (*e == wanted) == until_equal)
+        }
+        Other::Bytes(others) => {
+            let (others, _) = others.as_chunks::<N>();
+            elements.iter().zip(others).position(|(a, b)| (a == b) == until_equal)
+        }
+    }
+}
+
 fn scas(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     let size = width(insn).bytes();
     let before = cpu.state.flags;
@@ -226,7 +248,7 @@ fn scas(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
         {
             let until_equal = insn.prefixes & prefix::REPNE != 0;
             let (n, size) = (n as usize, size as usize);
-            let last = (0..n).find(|i| (pick(&window, *i, size) == value) == until_equal).unwrap_or(n - 1);
+            let last = first(&window[..n * size], Other::Value(value), size, until_equal).unwrap_or(n - 1);
             let stop = compare(cpu, insn, value, pick(&window, last, size));
             let done = last as u64 + 1;
             advance(cpu, insn, RDI, done);
@@ -254,8 +276,8 @@ fn cmps(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
         {
             let until_equal = insn.prefixes & prefix::REPNE != 0;
             let (n, size) = (n as usize, size as usize);
-            let ends = |i: &usize| (pick(&left, *i, size) == pick(&right, *i, size)) == until_equal;
-            let last = (0..n).find(ends).unwrap_or(n - 1);
+            let bytes = n * size;
+            let last = first(&left[..bytes], Other::Bytes(&right[..bytes]), size, until_equal).unwrap_or(n - 1);
             let stop = compare(cpu, insn, pick(&left, last, size), pick(&right, last, size));
             let done = last as u64 + 1;
             advance(cpu, insn, RSI, done);
