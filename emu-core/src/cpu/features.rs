@@ -183,7 +183,6 @@ impl Feature {
             // Processors without these execute their encodings, which lie in the reserved no-operation space.
             I::CET_IBT | I::CET_SS | I::CLDEMOTE => return Err(true),
             // Hints on every 64-bit processor, whether it prefetches or not; Linux takes AMD's to have them.
-            // Every processor with long mode executes it, whatever CPUID says; Linux relies on that for AMD's.
             I::PREFETCHW | I::PREFETCHWT1 => Lm,
             // P6 and later have hints and long no-operations; CMOV came with them.
             I::MULTIBYTENOP | I::RDPMC => Cmov,

@@ -69,6 +69,27 @@ fn store_into_next_instruction_takes_effect_at_once() {
 }
 
 #[test]
+fn code_that_is_overwritten_all_the_time_sees_every_store() {
+    let code = assemble(|a| {
+        let mut top = a.create_label();
+        a.mov(ecx, 1000)?;
+        a.set_label(&mut top)?;
+        // Six bytes from 1005h on; the immediate of the next instruction follows its opcode at 100Bh.
+        a.mov(dword_ptr(0x100c), ecx)?;
+        a.mov(eax, 0)?;
+        a.add(ebx, eax)?;
+        a.dec(ecx)?;
+        a.jne(top)?;
+        let mut here = a.create_label();
+        a.set_label(&mut here)?;
+        a.jmp(here)
+    });
+    let mut cpu = flat32(&code);
+    cpu.run(1 + 5 * 1000);
+    assert_eq!(cpu.state.regs.gpr(crate::cpu::regs::RBX), 500_500);
+}
+
+#[test]
 fn calls_and_returns_balance() {
     let code = assemble(|a| {
         let mut top = a.create_label();
