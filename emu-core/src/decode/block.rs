@@ -59,13 +59,6 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8]) -> Box<Block> {
     Box::new(Block::new(ops.into(), insns.into(), offset, len))
 }
 
-/// A block for code that is overwritten all the time: one instruction, whose bytes are fetched anew and compared with
-/// those of its last decoding ([`Vcpu::step`]).
-pub fn volatile(offset: Offset) -> Box<Block> {
-    let ops = Box::new([Op::new(handlers::single, 0), Op::new(handlers::fall_through, 0)]);
-    Box::new(Block::new(ops, Box::new([]), offset, 0))
-}
-
 /// `insn`, or #UD in its place if the model lacks it or its LOCK prefix is not allowed.
 pub fn admit(cpu: &Vcpu, mut insn: Insn, iced: &Instruction) -> Insn {
     let known = iced.cpuid_features().iter().all(|f| cpu.model.has(*f));

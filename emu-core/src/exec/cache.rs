@@ -19,8 +19,7 @@ pub struct Block {
     pub insns: Box<[Insn]>,
     /// Where the first byte lies in RAM.
     pub offset: Offset,
-    /// Bytes of all instructions; of one that crosses the page, those in its first page; 0 if its bytes are compared
-    /// each time, so that stores need not invalidate it.
+    /// Bytes of all instructions; of one that crosses the page, those in its first page.
     pub len: usize,
     /// Overwritten, unreachable by lookup; freed at the next collection.
     pub stale: Cell<bool>,
@@ -71,9 +70,6 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<MixHasher>>;
 
 const JUMP_BITS: u32 = 12;
 
-/// Times a block is overwritten before its code runs instruction by instruction.
-const VOLATILE: u32 = 8;
-
 #[derive(Clone, Copy)]
 struct Jump {
     rip: u64,
@@ -92,8 +88,6 @@ pub struct BlockCache {
     graveyard: Vec<Box<Block>>,
     /// Stale blocks without a successor, by their key.
     orphans: Map<u64, OpRef>,
-    /// How often a block has been overwritten, by its key.
-    storms: Map<u64, u32>,
     jumps: Box<[Jump; 1 << JUMP_BITS]>,
     /// Decoded instructions, about 90 bytes each, that lead to a collection of everything.
     capacity: usize,
@@ -108,7 +102,6 @@ impl Default for BlockCache {
             pages: Map::default(),
             graveyard: Vec::new(),
             orphans: Map::default(),
-            storms: Map::default(),
             jumps: jumps.try_into().unwrap_or_else(|_| unreachable!("the length is 1 << JUMP_BITS")),
             capacity: 300_000,
             instructions: 0,
@@ -148,11 +141,6 @@ impl BlockCache {
         entry
     }
 
-    /// Whether code at `offset` is overwritten so often that a block of it is not worth its decoding.
-    pub fn is_volatile(&self, offset: Offset, mode: ModeKey) -> bool {
-        self.storms.get(&key(offset, mode)).is_some_and(|times| *times >= VOLATILE)
-    }
-
     /// The block that `rip` led to last under `tag` (address space and mode).
     #[inline(always)]
     pub fn jump(&self, rip: u64, tag: u64) -> Option<OpRef> {
@@ -172,7 +160,6 @@ impl BlockCache {
         let blocks = &mut self.blocks;
         let graveyard = &mut self.graveyard;
         let orphans = &mut self.orphans;
-        let storms = &mut self.storms;
         keys.retain(|key| {
             let start = (*key >> 16) as usize;
             let Some(block) = blocks.get(key) else { return false };
@@ -181,7 +168,6 @@ impl BlockCache {
                 block.stale.set(true);
                 retire(&block);
                 orphans.insert(*key, OpRef::entry(&block));
-                *storms.entry(*key).or_insert(0) += 1;
                 graveyard.push(block);
             }
             !overlaps
@@ -197,7 +183,7 @@ impl BlockCache {
     pub fn ranges(&self, offset: Offset) -> impl Iterator<Item = (Offset, usize)> + '_ {
         self.pages.get(&(offset >> 12)).into_iter().flatten().filter_map(|key| {
             let start = (*key >> 16) as usize;
-            self.blocks.get(key).filter(|block| block.len > 0).map(|block| (start, block.len))
+            self.blocks.get(key).map(|block| (start, block.len))
         })
     }
 
@@ -211,7 +197,6 @@ impl BlockCache {
         self.blocks.clear();
         self.graveyard.clear();
         self.orphans.clear();
-        self.storms.clear();
         self.jumps.fill(NO_JUMP);
         self.instructions = 0;
         self.pages.drain().map(|(page, _)| page << 12).collect()

@@ -367,7 +367,7 @@ impl Vcpu {
             Some(entry) => entry,
             None => self.decode_block(offset, rip),
         };
-        let len = entry.block().len.max(1) as u64;
+        let len = entry.block().len as u64;
         if self.mode & super::mode::FLAT == 0 {
             // The limit is checked for the whole block; where it does not hold, instructions check it one by one.
             if self.check_rip(rip, len).is_err() {
@@ -380,9 +380,6 @@ impl Vcpu {
     }
 
     fn decode_block(&mut self, offset: Offset, rip: u64) -> OpRef {
-        if self.cache.is_volatile(offset, self.mode) {
-            return self.cache.insert(self.mode, block::volatile(offset));
-        }
         let in_page = 0x1000 - (offset & 0xfff);
         let mut bytes = [0; 512];
         let n = in_page.min(bytes.len());

@@ -39,6 +39,7 @@ pub fn pusha(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
             } else {
                 let at = cpu.sp().wrapping_add(offset as u64) & cpu.state.stack_width().mask();
                 let linear = cpu.seg_linear(crate::cpu::segment::Seg::Ss, at, width.bytes(), Access::Write)?;
+                cpu.check_alignment(linear, width.bytes())?;
                 cpu.probe(linear, width as usize, Access::Write, cpu.privilege())?;
             }
         }
