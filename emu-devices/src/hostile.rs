@@ -268,6 +268,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
             debugcon: Some((debugcon::PORT, Box::new(MemoryBackend::new()))),
             debug_exit: Some(DebugExit::DEFAULT),
             testdev: true,
+            vga: None,
             boot: PcBoot::ResetVector,
             options: MachineOptions::default(),
         };

@@ -15,3 +15,4 @@ pub mod rtc;
 pub mod shared;
 pub mod testbench;
 pub mod timer;
+pub mod video;

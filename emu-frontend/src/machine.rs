@@ -107,6 +107,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         debugcon,
         debug_exit,
         testdev: config.devices.testdev,
+        vga: None,
         boot: PcBoot::Kernel(Box::new(images.kernel), images.options),
         options: MachineOptions {
             no_reboot: config.no_reboot,

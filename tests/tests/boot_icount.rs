@@ -48,6 +48,7 @@ fn boot(arch: &str) -> Trace {
         debugcon: None,
         debug_exit: None,
         testdev: false,
+        vga: None,
         boot: PcBoot::Kernel(Box::new(kernel), options),
         // A guest that waits is not waited for.
         options: MachineOptions { no_reboot: true, icount_sleep: false, ..MachineOptions::default() },

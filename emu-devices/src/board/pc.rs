@@ -37,6 +37,7 @@ use crate::port92::Port92;
 use crate::rtc::{CmosLayout, Rtc, StartTime};
 use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
+use crate::video::{Display, VgaConfig};
 use emu_core::bus::Bus;
 use emu_core::clock::{Clock, ClockMode};
 use emu_core::cpu::features::Feature;
@@ -99,6 +100,8 @@ pub struct PcConfig {
     pub debug_exit: Option<Region>,
     /// Whether the test device of kvm-unit-tests is there.
     pub testdev: bool,
+    /// The graphics card, if there is one.
+    pub vga: Option<VgaConfig>,
     /// What starts.
     pub boot: PcBoot,
     /// How the machine reacts to its guest.
@@ -119,6 +122,8 @@ pub struct Pc {
     pub pci: PciBus,
     /// Their interrupts.
     pub intx: Arc<Piix3Core>,
+    /// What the graphics card shows, if there is one.
+    pub display: Option<Arc<dyn Display>>,
 }
 
 /// The interrupt wiring.
@@ -199,7 +204,7 @@ impl Pc {
         vcpu.ferr = ferr;
         let boot = boot(config.boot, model, present);
         let machine = Machine::new(bus, vcpu, boot, config.options);
-        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx })
+        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display: None })
     }
 }
 

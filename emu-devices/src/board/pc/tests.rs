@@ -15,6 +15,7 @@ fn config(model: &str, boot: PcBoot) -> PcConfig {
         debugcon: None,
         debug_exit: None,
         testdev: false,
+        vga: None,
         boot,
         options: MachineOptions { no_reboot: true, icount_sleep: false, ..MachineOptions::default() },
     }
