@@ -1,0 +1,93 @@
+//! The sources of the ROM images: what is in them, in which section, and how sections make an image.
+//!
+//! | file | section | holds |
+//! |---|---|---|
+//! | `asm/` | | the assembler layer |
+//! | `layout.rs` | | BDA, EBDA, addresses in low memory |
+//! | `post/` | E000, Flat | reset, chipset, memory map, PCI, ACPI, SMBIOS, option ROMs, and the order of it all |
+//! | `boot.rs` | E000 | INT 18h, 19h, the boot order |
+//! | `menu.rs`, `monitor/` | E000 | boot menu (`menu.run`), ROM monitor (`monitor.run`, jumped to, does not return) |
+//! | `services/int11.rs`, `int12.rs`, `int15*`, `int1a*`, `bios32.rs` | F000 | system, memory, APM, pointing device, clock, PCI BIOS |
+//! | `services/int13*` (`disk/`, `floppy/`, `cdrom/`) | F000, set-up in E000 | disks; `disk.setup` at POST; `cdrom.boot` loads a CD's boot image |
+//! | `services/int16*`, `int09`, `int14`, `int17`, `int08` | F000, set-up in E000 | keyboard, serial and parallel ports, timers |
+//! | `vga/` | C000 | the VGA BIOS |
+//!
+//! Hooks that POST calls far (`call_far`), with interrupts off, DS = ES = SS = 0, registers free: `keyboard.setup`, `ports.setup`,
+//! `timer.setup`, `disk.setup`.
+
+#[macro_use]
+mod asm;
+mod boot;
+mod debug;
+mod layout;
+mod post;
+mod services;
+mod vga;
+
+use asm::{Image, Rom, Section};
+
+/// Size of the system BIOS: E0000 to FFFFF.
+const BIOS_SIZE: usize = 0x20000;
+/// Where the two segments and the 32-bit code are in it.
+const E000: usize = 0;
+const FLAT: usize = 0x8000;
+const F000: usize = 0x10000;
+
+/// Option ROMs are multiples of this.
+const OPTION_ROM_BLOCK: usize = 512;
+
+/// The system BIOS.
+pub fn bios() -> Image {
+    let emit = |rom: &mut Rom| {
+        rom.section(Section::F000, |rom| {
+            services::emit(rom);
+            debug::emit(rom);
+        });
+        rom.section(Section::E000, |rom| {
+            post::emit(rom);
+            boot::emit(rom);
+        });
+        rom.section(Section::Flat, post::emit_flat);
+        // Last, because it lists what the others have registered.
+        rom.section(Section::F000, post::ivt::emit_table);
+    };
+    Rom::assemble(emit, |sections, fixed| {
+        let mut image = vec![0; BIOS_SIZE];
+        for (section, bytes) in sections {
+            let start = match section {
+                Section::F000 => F000,
+                Section::E000 => E000,
+                Section::Flat => FLAT,
+                Section::C000 => panic!("the system BIOS has no section {section:?}"),
+            };
+            image[start..start + bytes.len()].copy_from_slice(bytes);
+        }
+        let mut taken = 0;
+        let mut fixed = fixed.to_vec();
+        fixed.sort();
+        for (offset, bytes) in fixed {
+            let start = usize::from(offset);
+            assert!(start >= taken, "what is fixed at F000:{offset:04X} overlaps what is before it");
+            taken = start + bytes.len();
+            image[F000 + start..F000 + taken].copy_from_slice(&bytes);
+        }
+        image
+    })
+}
+
+/// The VGA BIOS: an option ROM.
+pub fn vgabios() -> Image {
+    Rom::assemble(
+        |rom| rom.section(Section::C000, vga::emit),
+        |sections, _| {
+            let mut image = sections[0].1.clone();
+            // One byte more at least, for the checksum.
+            image.resize((image.len() + 1).next_multiple_of(OPTION_ROM_BLOCK), 0);
+            let blocks = image.len() / OPTION_ROM_BLOCK;
+            image[2] = u8::try_from(blocks).expect("an option ROM is at most 127.5 KiB");
+            let sum = image.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+            *image.last_mut().expect("it is not empty") = sum.wrapping_neg();
+            image
+        },
+    )
+}

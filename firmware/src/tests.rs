@@ -1,0 +1,31 @@
+use super::{BIOS, VGA_BIOS};
+use iced_x86::{Code, Decoder, DecoderOptions};
+
+/// The byte at F000:`offset`.
+const F000: usize = 0x10000;
+
+#[test]
+fn reset_vector_jumps_into_the_image() {
+    assert_eq!(BIOS.len(), 0x20000);
+    let jump = Decoder::with_ip(16, &BIOS[F000 + 0xFFF0..], 0xFFF0, DecoderOptions::NONE).decode();
+    assert_eq!(jump.code(), Code::Jmp_ptr1616);
+    assert_eq!(jump.far_branch_selector(), 0xE000);
+    assert_ne!(BIOS[usize::from(jump.far_branch16())], 0);
+}
+
+#[test]
+fn entry_points_jump_below_the_fixed_area() {
+    for offset in [0xF841u16, 0xF84D] {
+        let jump =
+            Decoder::with_ip(16, &BIOS[F000 + usize::from(offset)..], offset.into(), DecoderOptions::NONE).decode();
+        assert_eq!(jump.code(), Code::Jmp_rel16, "{offset:04X}");
+        assert!(jump.near_branch16() < 0xE000, "{offset:04X}");
+    }
+}
+
+#[test]
+fn vga_bios_is_an_option_rom() {
+    assert_eq!(VGA_BIOS[..2], [0x55, 0xAA]);
+    assert_eq!(VGA_BIOS.len(), usize::from(VGA_BIOS[2]) * 512);
+    assert_eq!(VGA_BIOS.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+}
