@@ -13,6 +13,7 @@ pub mod pci;
 pub mod port92;
 pub mod rtc;
 pub mod shared;
+pub mod storage;
 pub mod testbench;
 pub mod timer;
 pub mod video;

@@ -1,0 +1,593 @@
+//! What a storage device and the file behind it agree on.
+//!
+//! ```text
+//!  device --submit--> Disk --jobs--> worker thread --> Image (file, memory, overlay)
+//!     ^                 |                  |
+//!     +--finished(now)--+ <---results------+--> Notifier: the device is polled
+//!  monitor --> Media: insert, eject, information
+//! ```
+//! An [`Image`] may block; only the worker calls it, so a slow file never stalls the vCPU. A [`Disk`] has one request
+//! under way at a time, in the order of submission even if the device has lost interest in an earlier one. In real
+//! time it finishes when the worker has; in deterministic time at an instant that follows from the request alone, for
+//! which the machine then waits. So a device does three things:
+//!
+//! ```text
+//!  attached:  disk.set_notifier(notifier)
+//!  poll_at:   disk.poll_at(), or an earlier deadline of its own
+//!  poll:      while let Some(completion) = disk.finished(cx.now) { .. }      (a status register may look too)
+//! ```
+//! Deliberately absent: several requests at once, scatter lists, and write-back caching, which the host does.
+
+use crate::shared::Shared;
+use emu_core::bus::Notifier;
+use emu_core::clock::{ClockMode, Instant};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Bytes of a sector: the unit in which a request may partly succeed, and up to which an image is padded with zeros.
+pub const SECTOR: u64 = 512;
+/// The longest request, in bytes. Devices break longer transfers up.
+pub const LONGEST: usize = 1 << 20;
+/// Deterministic time: what each request takes at least, in nanoseconds.
+const LATENCY: u64 = 100_000;
+/// Deterministic time: nanoseconds for each byte of data, which makes 100 MB/s.
+const BYTE_TIME: u64 = 10;
+
+/// The contents of a disk, diskette or disc. Methods may block. The worker never asks for anything beyond
+/// [`Image::len`] rounded up to a [`SECTOR`], and reads only what is below [`Image::len`].
+pub trait Image: Send {
+    /// Bytes. Constant but for writes into a last, partial sector, which complete it.
+    fn len(&self) -> u64;
+
+    /// Whether there is nothing in it.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether [`Image::write_at`] always fails.
+    fn is_read_only(&self) -> bool;
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// The host cannot read all of it.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// The host cannot write all of it; some may have been written.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when everything written so far would survive a loss of power.
+    ///
+    /// # Errors
+    /// The host cannot promise that.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// The guest does not need these bytes any more.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn discard(&mut self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a device asks of its disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Read `len` bytes from `offset`.
+    Read {
+        /// In bytes.
+        offset: u64,
+        /// At most [`LONGEST`].
+        len: usize,
+    },
+    /// Write `data`, at most [`LONGEST`] bytes, at `offset`.
+    Write {
+        /// In bytes.
+        offset: u64,
+        /// What to write.
+        data: Arc<Vec<u8>>,
+    },
+    /// Make all earlier writes durable.
+    Flush,
+}
+
+impl Request {
+    fn len(&self) -> usize {
+        match self {
+            Request::Read { len, .. } => *len,
+            Request::Write { data, .. } => data.len(),
+            Request::Flush => 0,
+        }
+    }
+}
+
+/// What came of a request.
+#[derive(Debug, Default)]
+pub struct Completion {
+    /// What was read, `done` bytes; empty for other requests.
+    pub data: Vec<u8>,
+    /// Bytes read or written before the error: whole sectors, or the whole request.
+    pub done: usize,
+    /// Why the rest was not.
+    pub error: Option<io::Error>,
+}
+
+impl Completion {
+    fn failed(error: impl Into<io::Error>) -> Completion {
+        Completion { error: Some(error.into()), ..Completion::default() }
+    }
+}
+
+/// The request that is under way, as a snapshot keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PendingRequest {
+    /// Bytes to read.
+    Read {
+        /// In bytes.
+        offset: u64,
+        /// In bytes.
+        len: usize,
+    },
+    /// Bytes to write.
+    Write {
+        /// In bytes.
+        offset: u64,
+        /// What to write.
+        data: Vec<u8>,
+    },
+    /// A flush.
+    Flush,
+}
+
+/// The guest-visible state of a disk that no register of its device shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskState {
+    /// The request under way and when it is due in deterministic time.
+    pub pending: Option<(PendingRequest, Instant)>,
+    /// The guest has locked the medium in.
+    pub locked: bool,
+    /// The tray is open.
+    pub tray_open: bool,
+}
+
+/// Why a medium cannot be changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MediaError {
+    /// The drive has a fixed medium.
+    #[error("Device '{0}' is not removable")]
+    NotRemovable(String),
+    /// The guest has locked the medium in. The guest has been asked to open the tray.
+    #[error("Device '{0}' is locked and force was not specified, wait for tray to open and try again")]
+    Locked(String),
+}
+
+/// A drive as the user sees it, for `info block`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaInfo {
+    /// The drive's id: `ide0-hd0`, `ide1-cd0`, `floppy0`, or what `id=` says.
+    pub name: String,
+    /// The medium's file; `None`: no medium.
+    pub file: Option<String>,
+    /// The medium's length in bytes, 0 without one.
+    pub len: u64,
+    /// The medium refuses writes.
+    pub read_only: bool,
+    /// The medium can be changed.
+    pub removable: bool,
+    /// The guest has locked the medium in.
+    pub locked: bool,
+    /// The tray is open.
+    pub tray_open: bool,
+}
+
+struct Slot {
+    info: MediaInfo,
+    /// The medium has been changed or taken out, or the tray moved, by the user.
+    changed: bool,
+    eject_requested: bool,
+    notifier: Option<Notifier>,
+}
+
+enum Job {
+    Request(u64, Request),
+    Insert(Box<dyn Image>),
+    Remove,
+    /// Flush, and answer when that and all before is done.
+    Settle(Sender<io::Result<()>>),
+}
+
+/// The user's handle on a drive. Clones are the same drive.
+#[derive(Clone)]
+pub struct Media {
+    slot: Shared<Slot>,
+    jobs: Sender<Job>,
+}
+
+impl Media {
+    /// What `info block` shows.
+    pub fn info(&self) -> MediaInfo {
+        self.slot.lock().info.clone()
+    }
+
+    /// Puts `image`, known as `file`, in place of the medium that is there. The tray is closed afterwards.
+    ///
+    /// # Errors
+    /// The drive's medium is fixed, or locked and `force` is not set.
+    pub fn insert(&self, file: &str, image: Box<dyn Image>, force: bool) -> Result<(), MediaError> {
+        self.take_out(force)?;
+        self.put(file, image);
+        self.notify();
+        Ok(())
+    }
+
+    /// Opens the tray and takes the medium out.
+    ///
+    /// # Errors
+    /// The drive's medium is fixed, or locked and `force` is not set.
+    pub fn eject(&self, force: bool) -> Result<(), MediaError> {
+        self.take_out(force)?;
+        self.notify();
+        Ok(())
+    }
+
+    /// Waits until all that devices have submitted is written and durable; for the end of the process.
+    ///
+    /// # Errors
+    /// The flush failed, or takes longer than `patience`.
+    pub fn settle(&self, patience: Duration) -> io::Result<()> {
+        let (sender, receiver) = channel();
+        if self.jobs.send(Job::Settle(sender)).is_err() {
+            return Ok(());
+        }
+        receiver.recv_timeout(patience).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn take_out(&self, force: bool) -> Result<(), MediaError> {
+        let mut slot = self.slot.lock();
+        let Slot { info, changed, eject_requested, .. } = &mut *slot;
+        if !info.removable {
+            return Err(MediaError::NotRemovable(info.name.clone()));
+        }
+        if info.locked && !info.tray_open && !force {
+            *eject_requested = true;
+            let (name, notifier) = (info.name.clone(), slot.notifier.clone());
+            drop(slot);
+            if let Some(notifier) = notifier {
+                notifier.notify();
+            }
+            return Err(MediaError::Locked(name));
+        }
+        *changed = true;
+        info.tray_open = true;
+        info.locked = false;
+        if info.file.take().is_some() {
+            info.len = 0;
+            info.read_only = false;
+            // Without a worker there is no image either.
+            let _ = self.jobs.send(Job::Remove);
+        }
+        Ok(())
+    }
+
+    fn put(&self, file: &str, image: Box<dyn Image>) {
+        let mut slot = self.slot.lock();
+        slot.info.file = Some(file.into());
+        slot.info.len = image.len();
+        slot.info.read_only = image.is_read_only();
+        slot.info.tray_open = false;
+        // Without a worker every request fails.
+        let _ = self.jobs.send(Job::Insert(image));
+    }
+
+    fn notify(&self) {
+        let notifier = self.slot.lock().notifier.clone();
+        if let Some(notifier) = notifier {
+            notifier.notify();
+        }
+    }
+}
+
+struct Current {
+    sequence: u64,
+    request: Request,
+    due: Instant,
+}
+
+/// A device's end of a drive.
+pub struct Disk {
+    media: Media,
+    results: Receiver<(u64, Completion)>,
+    deterministic: bool,
+    sequence: u64,
+    current: Option<Current>,
+}
+
+impl Disk {
+    /// A drive called `name` without a medium, in a machine whose time is `clock`.
+    ///
+    /// # Errors
+    /// The host has no more threads.
+    pub fn new(name: &str, removable: bool, clock: ClockMode) -> io::Result<Disk> {
+        let (jobs, queue) = channel();
+        let (sender, results) = channel();
+        let info = MediaInfo {
+            name: name.into(),
+            file: None,
+            len: 0,
+            read_only: false,
+            removable,
+            locked: false,
+            tray_open: false,
+        };
+        let slot = Shared::new(Slot { info, changed: false, eject_requested: false, notifier: None });
+        let worker_slot = slot.clone();
+        let work = move || work(&queue, &sender, &worker_slot);
+        std::thread::Builder::new().name(format!("disk {name}")).spawn(work)?;
+        let deterministic = clock != ClockMode::Realtime;
+        Ok(Disk { media: Media { slot, jobs }, results, deterministic, sequence: 0, current: None })
+    }
+
+    /// The same with `image`, known as `file`, in it.
+    ///
+    /// # Errors
+    /// As [`Disk::new`].
+    pub fn with_image(
+        name: &str,
+        removable: bool,
+        clock: ClockMode,
+        file: &str,
+        image: Box<dyn Image>,
+    ) -> io::Result<Disk> {
+        let disk = Disk::new(name, removable, clock)?;
+        disk.media.put(file, image);
+        Ok(disk)
+    }
+
+    /// The user's handle.
+    pub fn media(&self) -> Media {
+        self.media.clone()
+    }
+
+    /// Whom to notify of completions and changed media.
+    pub fn set_notifier(&mut self, notifier: Notifier) {
+        self.media.slot.lock().notifier = Some(notifier);
+    }
+
+    /// Bytes on the medium, not rounded; `None` without a medium or with an open tray.
+    pub fn len(&self) -> Option<u64> {
+        let slot = self.media.slot.lock();
+        (slot.info.file.is_some() && !slot.info.tray_open).then_some(slot.info.len)
+    }
+
+    /// Whether the medium has no bytes or is absent.
+    pub fn is_empty(&self) -> bool {
+        self.len().unwrap_or(0) == 0
+    }
+
+    /// Sectors of 512 bytes on the medium, the last one padded; 0 without a medium.
+    pub fn sectors(&self) -> u64 {
+        self.len().unwrap_or(0).div_ceil(SECTOR)
+    }
+
+    /// Whether the medium refuses writes.
+    pub fn is_read_only(&self) -> bool {
+        self.media.slot.lock().info.read_only
+    }
+
+    /// Whether the medium can be changed.
+    pub fn is_removable(&self) -> bool {
+        self.media.slot.lock().info.removable
+    }
+
+    /// Whether the user has changed the medium or moved the tray since the last call.
+    pub fn take_change(&mut self) -> bool {
+        std::mem::take(&mut self.media.slot.lock().changed)
+    }
+
+    /// Whether the user has asked for a locked medium since the last call.
+    pub fn take_eject_request(&mut self) -> bool {
+        std::mem::take(&mut self.media.slot.lock().eject_requested)
+    }
+
+    /// The guest locks the medium in, or lets it go.
+    pub fn set_locked(&mut self, locked: bool) {
+        self.media.slot.lock().info.locked = locked;
+    }
+
+    /// Whether the guest has locked the medium in.
+    pub fn is_locked(&self) -> bool {
+        self.media.slot.lock().info.locked
+    }
+
+    /// The guest opens or closes the tray; the medium stays on it.
+    pub fn set_tray(&mut self, open: bool) {
+        self.media.slot.lock().info.tray_open = open;
+    }
+
+    /// Whether the tray is open.
+    pub fn is_tray_open(&self) -> bool {
+        self.media.slot.lock().info.tray_open
+    }
+
+    /// Starts `request`. One that is under way is carried out before, and its completion forgotten.
+    pub fn submit(&mut self, now: Instant, request: Request) {
+        let due = now.plus_nanos(LATENCY + BYTE_TIME * request.len() as u64);
+        self.start(request, due);
+    }
+
+    fn start(&mut self, request: Request, due: Instant) {
+        self.sequence += 1;
+        self.current = Some(Current { sequence: self.sequence, request: request.clone(), due });
+        // If the worker is gone, so are the results, and `finished` says so.
+        let _ = self.media.jobs.send(Job::Request(self.sequence, request));
+    }
+
+    /// Whether a request is under way.
+    pub fn is_busy(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Forgets the request that is under way, as a reset does. A write is carried out all the same.
+    pub fn cancel(&mut self) {
+        self.current = None;
+    }
+
+    /// When to look at [`Disk::finished`] next; `None` if nothing is under way or the notifier will tell.
+    pub fn poll_at(&self) -> Option<Instant> {
+        self.current.as_ref().filter(|_| self.deterministic).map(|current| current.due)
+    }
+
+    /// What has come of the request under way, if it has finished by `now`. Call it from `poll`, at least.
+    pub fn finished(&mut self, now: Instant) -> Option<Completion> {
+        let current = self.current.as_ref()?;
+        if self.deterministic && now < current.due {
+            return None;
+        }
+        loop {
+            let result = match self.deterministic {
+                true => self.results.recv().ok(),
+                false => match self.results.try_recv() {
+                    Ok(result) => Some(result),
+                    Err(std::sync::mpsc::TryRecvError::Empty) => return None,
+                    Err(std::sync::mpsc::TryRecvError::Disconnected) => None,
+                },
+            };
+            let Some((sequence, completion)) = result else {
+                self.current = None;
+                return Some(Completion::failed(io::ErrorKind::BrokenPipe));
+            };
+            if sequence == current.sequence {
+                self.current = None;
+                return Some(completion);
+            }
+        }
+    }
+
+    /// What a snapshot keeps.
+    pub fn state(&self) -> DiskState {
+        let pending = self.current.as_ref().map(|current| {
+            let request = match &current.request {
+                Request::Read { offset, len } => PendingRequest::Read { offset: *offset, len: *len },
+                Request::Write { offset, data } => {
+                    PendingRequest::Write { offset: *offset, data: data.as_ref().clone() }
+                }
+                Request::Flush => PendingRequest::Flush,
+            };
+            (request, current.due)
+        });
+        let slot = self.media.slot.lock();
+        DiskState { pending, locked: slot.info.locked, tray_open: slot.info.tray_open }
+    }
+
+    /// Takes over a saved state; what was under way is started again.
+    pub fn set_state(&mut self, state: DiskState) {
+        self.current = None;
+        {
+            let mut slot = self.media.slot.lock();
+            slot.info.locked = state.locked && slot.info.removable;
+            slot.info.tray_open = state.tray_open && slot.info.removable;
+        }
+        if let Some((pending, due)) = state.pending {
+            let request = match pending {
+                PendingRequest::Read { offset, len } => Request::Read { offset, len },
+                PendingRequest::Write { offset, data } => Request::Write { offset, data: Arc::new(data) },
+                PendingRequest::Flush => Request::Flush,
+            };
+            self.start(request, due);
+        }
+    }
+}
+
+/// The worker: until nobody is left who could submit.
+fn work(queue: &Receiver<Job>, results: &Sender<(u64, Completion)>, slot: &Shared<Slot>) {
+    let mut image: Option<Box<dyn Image>> = None;
+    while let Ok(job) = queue.recv() {
+        match job {
+            Job::Request(sequence, request) => {
+                let completion = match &mut image {
+                    Some(image) => perform(image.as_mut(), request),
+                    None => Completion::failed(io::ErrorKind::NotFound),
+                };
+                if let Some(error) = &completion.error {
+                    let info = slot.lock().info.clone();
+                    tracing::warn!(target: "guest_errors", "{}: {error}", info.name);
+                }
+                // The device may be gone.
+                let _ = results.send((sequence, completion));
+                let notifier = slot.lock().notifier.clone();
+                if let Some(notifier) = notifier {
+                    notifier.notify();
+                }
+            }
+            Job::Insert(new) => image = Some(new),
+            Job::Remove => {
+                if let Some(Err(error)) = image.take().map(|mut old| old.flush()) {
+                    tracing::warn!(target: "guest_errors", "{}: flush: {error}", slot.lock().info.name);
+                }
+            }
+            Job::Settle(answer) => {
+                // Whoever asked may have lost patience.
+                let _ = answer.send(image.as_mut().map_or(Ok(()), |image| image.flush()));
+            }
+        }
+    }
+}
+
+/// Carries a request out. After an error it is tried again sector by sector, to find how far it goes.
+fn perform(image: &mut dyn Image, request: Request) -> Completion {
+    let end = image.len().next_multiple_of(SECTOR);
+    let inside = |offset: u64, len: usize| len <= LONGEST && offset.checked_add(len as u64).is_some_and(|e| e <= end);
+    match request {
+        Request::Read { offset, len } if inside(offset, len) => {
+            let mut data = vec![0; len];
+            let mut result = read(image, offset, &mut data);
+            let mut done = len;
+            if result.is_err() {
+                (done, result) = sectors(len, |range| read(image, offset + range.start as u64, &mut data[range]));
+                data.truncate(done);
+            }
+            Completion { data, done, error: result.err() }
+        }
+        Request::Write { offset, data } if inside(offset, data.len()) => {
+            if image.is_read_only() {
+                return Completion::failed(io::ErrorKind::ReadOnlyFilesystem);
+            }
+            let mut result = image.write_at(offset, &data);
+            let mut done = data.len();
+            if result.is_err() {
+                (done, result) = sectors(data.len(), |range| image.write_at(offset + range.start as u64, &data[range]));
+            }
+            Completion { data: Vec::new(), done, error: result.err() }
+        }
+        Request::Read { .. } | Request::Write { .. } => Completion::failed(io::ErrorKind::InvalidInput),
+        Request::Flush => Completion { error: image.flush().err(), ..Completion::default() },
+    }
+}
+
+/// Reads with zeros for what the last sector lacks.
+fn read(image: &mut dyn Image, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let there = image.len().saturating_sub(offset).min(buffer.len() as u64) as usize;
+    buffer[there..].fill(0);
+    if there > 0 { image.read_at(offset, &mut buffer[..there]) } else { Ok(()) }
+}
+
+/// Calls `f` sector by sector until it fails; bytes done and the last result.
+fn sectors(len: usize, mut f: impl FnMut(std::ops::Range<usize>) -> io::Result<()>) -> (usize, io::Result<()>) {
+    for start in (0..len).step_by(SECTOR as usize) {
+        if let Err(error) = f(start..(start + SECTOR as usize).min(len)) {
+            return (start, Err(error));
+        }
+    }
+    (len, Ok(()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! Disks, their worker, and media that come and go.
+
+use super::*;
+use crate::storage::image::MemoryImage;
+
+const ICOUNT: ClockMode = ClockMode::Icount { shift: 0 };
+
+fn disk(image: &MemoryImage, clock: ClockMode) -> Disk {
+    Disk::with_image("ide0-hd0", false, clock, "memory", Box::new(image.clone())).unwrap()
+}
+
+fn wait(disk: &mut Disk) -> Completion {
+    loop {
+        if let Some(completion) = disk.finished(Instant(u64::MAX)) {
+            return completion;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn read(disk: &mut Disk, offset: u64, len: usize) -> Completion {
+    disk.submit(Instant::ZERO, Request::Read { offset, len });
+    wait(disk)
+}
+
+fn write(disk: &mut Disk, offset: u64, data: Vec<u8>) -> Completion {
+    disk.submit(Instant::ZERO, Request::Write { offset, data: Arc::new(data) });
+    wait(disk)
+}
+
+#[test]
+fn deterministic_disk_finishes_at_its_instant_however_slow_the_worker() {
+    let image = MemoryImage::new(vec![5; 4096]);
+    let mut disk = disk(&image, ICOUNT);
+    image.hold(true);
+    disk.submit(Instant(1000), Request::Read { offset: 0, len: 512 });
+    let due = disk.poll_at().unwrap();
+    assert_eq!(due, Instant(1000 + 100_000 + 5120));
+    assert!(disk.finished(Instant(due.0 - 1)).is_none());
+    let opener = image.clone();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        opener.hold(false);
+    });
+    let completion = disk.finished(due).expect("the machine waits");
+    assert_eq!((completion.data, completion.done), (vec![5; 512], 512));
+    assert_eq!(disk.poll_at(), None);
+    thread.join().unwrap();
+}
+
+#[test]
+fn real_time_disk_finishes_when_the_worker_has() {
+    let image = MemoryImage::new(vec![5; 4096]);
+    let mut disk = disk(&image, ClockMode::Realtime);
+    image.hold(true);
+    disk.submit(Instant::ZERO, Request::Flush);
+    assert_eq!(disk.poll_at(), None);
+    assert!(disk.is_busy() && disk.finished(Instant(u64::MAX)).is_none());
+    image.hold(false);
+    assert!(wait(&mut disk).error.is_none());
+    assert_eq!(image.flushes(), 1);
+}
+
+#[test]
+fn cancelled_write_is_still_written_and_before_the_next_request() {
+    let image = MemoryImage::zeros(4096);
+    let mut disk = disk(&image, ClockMode::Realtime);
+    disk.submit(Instant::ZERO, Request::Write { offset: 512, data: Arc::new(vec![9; 512]) });
+    disk.cancel();
+    assert!(!disk.is_busy() && disk.finished(Instant(u64::MAX)).is_none());
+    assert_eq!(read(&mut disk, 0, 1024).data, [vec![0; 512], vec![9; 512]].concat());
+}
+
+#[test]
+fn error_in_the_middle_tells_how_far_the_request_went() {
+    let image = MemoryImage::new(vec![1; 4096]);
+    image.fail(1030..1031, io::ErrorKind::StorageFull);
+    let mut disk = disk(&image, ICOUNT);
+    let completion = read(&mut disk, 0, 2048);
+    assert_eq!((completion.done, completion.data.len()), (1024, 1024));
+    assert_eq!(completion.error.unwrap().kind(), io::ErrorKind::StorageFull);
+    let completion = write(&mut disk, 512, vec![2; 2048]);
+    assert_eq!((completion.done, completion.error.is_some()), (512, true));
+    assert_eq!(image.bytes()[512..1025], [vec![2; 512], vec![1]].concat());
+}
+
+#[test]
+fn partial_last_sector_reads_with_zeros_and_grows_when_written() {
+    let image = MemoryImage::new(vec![3; 700]);
+    let mut disk = disk(&image, ICOUNT);
+    assert_eq!(disk.sectors(), 2);
+    assert_eq!(read(&mut disk, 512, 512).data, [vec![3; 188], vec![0; 324]].concat());
+    assert!(write(&mut disk, 512, vec![4; 512]).error.is_none());
+    assert_eq!(image.bytes().len(), 1024);
+    for beyond in [1024, u64::MAX - 5] {
+        assert!(read(&mut disk, beyond, 512).error.is_some());
+        assert!(write(&mut disk, beyond, vec![0; 512]).error.is_some());
+    }
+}
+
+#[test]
+fn read_only_image_refuses_writes() {
+    let image = MemoryImage::zeros(512);
+    image.set_read_only(true);
+    let mut disk = disk(&image, ICOUNT);
+    assert!(disk.is_read_only());
+    assert!(write(&mut disk, 0, vec![1; 512]).error.is_some());
+    assert_eq!(image.bytes(), vec![0; 512]);
+}
+
+#[test]
+fn medium_is_changed_ejected_and_locked() {
+    let mut disk = Disk::new("ide1-cd0", true, ICOUNT).unwrap();
+    let media = disk.media();
+    assert_eq!((disk.len(), disk.take_change()), (None, false));
+    assert!(read(&mut disk, 0, 512).error.is_some());
+    media.insert("a.iso", Box::new(MemoryImage::new(vec![1; 2048])), false).unwrap();
+    assert_eq!((disk.len(), disk.take_change(), disk.take_change()), (Some(2048), true, false));
+    assert_eq!(read(&mut disk, 0, 512).data, vec![1; 512]);
+    disk.set_locked(true);
+    let error = media.eject(false).unwrap_err();
+    assert_eq!(error, MediaError::Locked("ide1-cd0".into()));
+    assert!(disk.take_eject_request() && !disk.take_change());
+    assert_eq!(media.info().file.as_deref(), Some("a.iso"));
+    disk.set_locked(false);
+    disk.set_tray(true);
+    assert_eq!(disk.len(), None);
+    disk.set_tray(false);
+    assert_eq!(disk.len(), Some(2048));
+    media.eject(false).unwrap();
+    let info = media.info();
+    assert_eq!((info.file, info.tray_open, info.locked), (None, true, false));
+    assert!(disk.take_change());
+}
+
+#[test]
+fn fixed_medium_cannot_be_ejected_and_settle_flushes_it() {
+    let image = MemoryImage::zeros(512);
+    let disk = disk(&image, ICOUNT);
+    let media = disk.media();
+    assert_eq!(media.eject(true), Err(MediaError::NotRemovable("ide0-hd0".into())));
+    media.settle(Duration::from_secs(60)).unwrap();
+    assert_eq!(image.flushes(), 1);
+}
+
+#[test]
+fn state_carries_the_request_under_way_to_another_disk() {
+    let (image, other) = (MemoryImage::zeros(1024), MemoryImage::zeros(1024));
+    let mut from = disk(&image, ICOUNT);
+    from.submit(Instant(7), Request::Write { offset: 512, data: Arc::new(vec![8; 512]) });
+    let mut to = disk(&other, ICOUNT);
+    to.set_state(from.state());
+    assert_eq!(to.poll_at(), from.poll_at());
+    assert_eq!(wait(&mut to).done, 512);
+    assert_eq!(other.bytes()[512..], [8; 512]);
+}

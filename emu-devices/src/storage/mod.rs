@@ -1,0 +1,4 @@
+//! Storage: what devices and host files agree on ([`block`]), and the devices.
+
+pub mod block;
+pub mod image;
