@@ -26,7 +26,7 @@ use crate::input::InputQueue;
 use crate::input::i8042::I8042;
 use crate::intc::ioapic::{self, IoApic, IoApicCore};
 use crate::intc::lapic::{self, Lapic, LapicCore, LapicFeatures};
-use crate::intc::pic::Pic;
+use crate::intc::pic::{Pic, PicPair};
 use crate::intc::wired_or::WiredOr;
 use crate::pc_testdev::{self, PcTestdev};
 use crate::pci::PciBus;
@@ -124,6 +124,17 @@ pub struct Pc {
     pub intx: Arc<Piix3Core>,
     /// What the graphics card shows, if there is one.
     pub display: Option<Arc<dyn Display>>,
+    /// The interrupt controllers, for monitors.
+    pub controllers: Controllers,
+}
+
+/// The interrupt controllers as monitors read them.
+#[derive(Clone)]
+pub struct Controllers {
+    /// The 8259 pair.
+    pub pic: Arc<PicPair>,
+    /// `None` with a processor model without APIC.
+    pub ioapic: Option<Arc<IoApicCore>>,
 }
 
 /// The interrupt wiring.
@@ -132,6 +143,7 @@ struct Interrupts {
     /// I/O APIC inputs, without the ISA lines.
     inputs: Vec<IrqLine>,
     nmi: IrqLine,
+    controllers: Controllers,
 }
 
 impl Pc {
@@ -204,7 +216,8 @@ impl Pc {
         vcpu.ferr = ferr;
         let boot = boot(config.boot, model, present);
         let machine = Machine::new(bus, vcpu, boot, config.options);
-        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display: None })
+        let controllers = interrupts.controllers;
+        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display: None, controllers })
     }
 }
 
@@ -219,7 +232,8 @@ impl Interrupts {
             bus.attach(Box::new(pic));
             let isa = std::array::from_fn(|irq| WiredOr::new(IrqLine::new(vec![(pair.clone(), irq as u32)])));
             let nmi = IrqLine::new(vec![(pins, CpuPins::NMI)]);
-            return Interrupts { isa, inputs: vec![IrqLine::unconnected(); ioapic::PINS], nmi };
+            let controllers = Controllers { pic: pair, ioapic: None };
+            return Interrupts { isa, inputs: vec![IrqLine::unconnected(); ioapic::PINS], nmi, controllers };
         }
         let features = LapicFeatures {
             x2apic: model.supports(Feature::X2apic),
@@ -246,7 +260,8 @@ impl Interrupts {
             WiredOr::new(IrqLine::new(vec![(pair.clone(), irq as u32), input]))
         });
         let inputs = gates.iter().map(|gate| gate.source()).collect();
-        Interrupts { isa, inputs, nmi: IrqLine::new(vec![(local, lapic::pin::LINT1)]) }
+        let controllers = Controllers { pic: pair, ioapic: Some(io) };
+        Interrupts { isa, inputs, nmi: IrqLine::new(vec![(local, lapic::pin::LINT1)]), controllers }
     }
 }
 

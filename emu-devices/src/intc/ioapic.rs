@@ -142,6 +142,11 @@ pub struct IoApicCore {
 }
 
 impl IoApicCore {
+    /// The registers, for monitors.
+    pub fn inspect(&self) -> IoApicState {
+        self.state.lock().clone()
+    }
+
     fn send(&self, messages: impl IntoIterator<Item = Message>) {
         for (address, data) in messages {
             self.sink.deliver(address, data);

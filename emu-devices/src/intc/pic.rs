@@ -391,6 +391,8 @@ pub struct PicPair {
 struct Inner {
     state: PicState,
     intr: IrqLine,
+    /// How often each input has risen. Not guest-visible.
+    raised: [u64; 16],
 }
 
 impl Inner {
@@ -402,6 +404,16 @@ impl Inner {
 }
 
 impl PicPair {
+    /// The registers, for monitors.
+    pub fn inspect(&self) -> PicState {
+        self.lock().state
+    }
+
+    /// How often IRQ0 to IRQ15 have risen, for monitors.
+    pub fn raised(&self) -> [u64; 16] {
+        self.lock().raised
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -416,6 +428,7 @@ impl IrqInput for PicPair {
             8..16 => inner.state.slave.set_line(level, high),
             _ => return,
         }
+        inner.raised[pin as usize] += u64::from(high);
         inner.settle();
     }
 }
@@ -438,7 +451,9 @@ pub struct Pic {
 impl Pic {
     /// A pair whose master drives `intr`.
     pub fn new(intr: IrqLine) -> Pic {
-        Pic { pair: Arc::new(PicPair { inner: Mutex::new(Inner { state: PicState::default(), intr }) }) }
+        Pic {
+            pair: Arc::new(PicPair { inner: Mutex::new(Inner { state: PicState::default(), intr, raised: [0; 16] }) }),
+        }
     }
 
     /// The interrupt inputs, and the acknowledge cycle.

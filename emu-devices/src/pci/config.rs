@@ -168,6 +168,12 @@ impl ConfigSpace {
         self.read(offset, 2) as u16
     }
 
+    /// What base address register `index` is, for monitors: its space, its size in bytes and the address that it holds.
+    pub fn bar_register(&self, index: usize) -> Option<(Space, u32, u32)> {
+        let bar = (*self.bars.get(index)?)?;
+        Some((bar.space, bar.size, self.read(reg::BAR0 + 4 * index as u8, 4) & !(bar.size - 1)))
+    }
+
     /// Where base address register `index` is decoded now; `None` if nowhere.
     pub fn bar(&self, index: usize) -> Option<(Space, Region)> {
         let bar = (*self.bars.get(index)?)?;

@@ -29,6 +29,11 @@ impl DevFn {
     pub const fn device(self) -> u8 {
         self.0 >> 3
     }
+
+    /// Function number.
+    pub const fn function(self) -> u8 {
+        self.0 & 7
+    }
 }
 
 /// A device that is a PCI function.
@@ -65,6 +70,11 @@ impl PciBus {
     pub fn plug_bridge(&self, bus: &Bus, place: DevFn, bridge: impl PciFunction + 'static) -> DeviceId {
         self.insert(place, bridge.config(), None);
         bus.attach(Box::new(bridge))
+    }
+
+    /// The functions in the order of their places, for monitors.
+    pub fn functions(&self) -> Vec<(DevFn, Shared<ConfigSpace>)> {
+        self.0.lock().iter().map(|(place, slot)| (*place, slot.config.clone())).collect()
     }
 
     fn insert(&self, place: DevFn, config: Shared<ConfigSpace>, device: Option<DeviceId>) {
