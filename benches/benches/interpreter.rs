@@ -142,8 +142,39 @@ fn sse_integer(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jmp(top)
 }
 
+/// Changes an operand of a function before each call, as inline caches do.
+fn patch_operand(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (mut top, mut function) = (a.create_label(), a.create_label());
+    a.lea(rbx, qword_ptr(function))?;
+    a.set_label(&mut top)?;
+    a.inc(ecx)?;
+    a.mov(byte_ptr(rbx + 1), cl)?;
+    a.call(rbx)?;
+    a.add(edx, eax)?;
+    a.jmp(top)?;
+    while a.instructions().len() < 100 {
+        a.nop()?;
+    }
+    a.set_label(&mut function)?;
+    a.mov(eax, 0)?;
+    a.ret()
+}
+
+/// Code that writes into its own next instruction.
+fn modify_next(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (mut top, mut next) = (a.create_label(), a.create_label());
+    a.lea(rbx, qword_ptr(next))?;
+    a.set_label(&mut top)?;
+    a.inc(ecx)?;
+    a.mov(byte_ptr(rbx + 1), cl)?;
+    a.set_label(&mut next)?;
+    a.mov(eax, 0)?;
+    a.add(edx, eax)?;
+    a.jmp(top)
+}
+
 fn programs(c: &mut Criterion) {
-    let programs: [(&str, Program); 8] = [
+    let programs: [(&str, Program); 10] = [
         ("arithmetic", arithmetic),
         ("memory", memory),
         ("calls", calls),
@@ -152,6 +183,8 @@ fn programs(c: &mut Criterion) {
         ("sse_scalar", sse_scalar),
         ("x87", x87),
         ("sse_integer", sse_integer),
+        ("patch_operand", patch_operand),
+        ("modify_next", modify_next),
     ];
     let mut group = c.benchmark_group("interpreter");
     group.throughput(Throughput::Elements(INSTRUCTIONS));

@@ -45,18 +45,51 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8]) -> Box<Block> {
     }
     let Some(last) = insns.last() else {
         let ops = Box::new([Op::new(handlers::single, 0), Op::new(handlers::fall_through, 0)]);
-        return Box::new(Block::new(ops, Box::new([]), offset, bytes.len().min(15)));
+        return Box::new(Block::new(ops, Box::new([]), offset, &bytes[..bytes.len().min(15)]));
     };
     let len = usize::from(last.block_offset) + usize::from(last.len);
     let mut ops = vec![Op::new(handlers::enter, 0)];
     ops[0].imm = count as i32;
-    handlers::specialise(cpu, &insns, &mut ops);
+    ops.extend((0..count).map(|n| handlers::specialise(cpu, &insns, n)));
     // Whatever the last instruction is, the op behind it leaves: `OpRef::next` relies on it.
     let leave = jump::pick_fall_through(cpu.mode).unwrap_or(handlers::fall_through);
     let mut last = Op::new(leave, (count - 1) as u16);
     last.imm = len as i32;
     ops.push(last);
-    Box::new(Block::new(ops.into(), insns.into(), offset, len))
+    Box::new(Block::new(ops.into(), insns.into(), offset, &bytes[..len]))
+}
+
+/// Makes a stale block what `bytes` at its place say now, if its instructions still begin where they did: only those that
+/// have changed are decoded, and all links are kept. `false` leaves it unfinished, to be decoded anew.
+pub fn refresh(cpu: &Vcpu, block: &mut Block, bytes: &[u8]) -> bool {
+    let Some(now) = bytes.get(..block.len).filter(|_| !block.insns.is_empty()) else { return false };
+    let bits = cpu.state.code_bits();
+    let count = block.insns.len();
+    for n in 0..count {
+        let Insn { block_offset, len, after, .. } = block.insns[n];
+        let start = usize::from(block_offset);
+        let range = start..start + usize::from(len);
+        if block.bytes[range.clone()] == now[range.clone()] {
+            continue;
+        }
+        let mut decoder = Decoder::with_ip(bits, &bytes[start..], start as u64, cpu.model.decoder_options());
+        let iced = decoder.decode();
+        let leaves = iced.flow_control() != FlowControl::Next;
+        if iced.is_invalid() || iced.len() != usize::from(len) || (leaves && n + 1 < count) {
+            return false;
+        }
+        let mut insn = Insn::new(&iced, 0, bits);
+        insn.note_x87_opcode(&bytes[start..]);
+        insn.after = after;
+        block.insns[n] = admit(cpu, insn, &iced);
+        block.bytes[range.clone()].copy_from_slice(&now[range]);
+        // The instruction before may be, or have been, fused with this one.
+        for n in n.saturating_sub(1)..=n {
+            block.ops[n + 1] = handlers::specialise(cpu, &block.insns, n);
+        }
+    }
+    block.ops[0].handler.set(handlers::enter);
+    true
 }
 
 /// `insn`, or #UD in its place if the model lacks it or its LOCK prefix is not allowed.

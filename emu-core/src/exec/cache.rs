@@ -21,6 +21,8 @@ pub struct Block {
     pub offset: Offset,
     /// Bytes of all instructions; of one that crosses the page, those in its first page.
     pub len: usize,
+    /// The bytes that the instructions were decoded from.
+    pub bytes: Box<[u8]>,
     /// Overwritten, unreachable by lookup; freed at the next collection.
     pub stale: Cell<bool>,
     /// Stale blocks: the entry of the block that has taken the place of this one.
@@ -28,9 +30,10 @@ pub struct Block {
 }
 
 impl Block {
-    /// A live block.
-    pub fn new(ops: Box<[Op]>, insns: Box<[Insn]>, offset: Offset, len: usize) -> Block {
-        Block { ops, insns, offset, len, stale: Cell::new(false), successor: Cell::new(None) }
+    /// A live block of `bytes`, which lie at `offset`.
+    pub fn new(ops: Box<[Op]>, insns: Box<[Insn]>, offset: Offset, bytes: &[u8]) -> Block {
+        let (stale, successor) = (Cell::new(false), Cell::new(None));
+        Block { ops, insns, offset, len: bytes.len(), bytes: bytes.into(), stale, successor }
     }
 
     /// The entry of the block that has taken this stale one's place by now.
@@ -86,8 +89,9 @@ pub struct BlockCache {
     /// Boxed because links still lead to them: they must not move.
     #[allow(clippy::vec_box)]
     graveyard: Vec<Box<Block>>,
-    /// Stale blocks without a successor, by their key.
-    orphans: Map<u64, OpRef>,
+    /// Stale blocks without a successor, by their key: they come back to life when little of them has changed. Boxed
+    /// for the same reason.
+    orphans: Map<u64, Box<Block>>,
     jumps: Box<[Jump; 1 << JUMP_BITS]>,
     /// Decoded instructions, about 90 bytes each, that lead to a collection of everything.
     capacity: usize,
@@ -128,17 +132,41 @@ impl BlockCache {
     /// Adds a block; its entry.
     pub fn insert(&mut self, mode: ModeKey, block: Box<Block>) -> OpRef {
         let key = key(block.offset, mode);
-        self.pages.entry(block.offset >> 12).or_default().push(key);
         self.instructions += block.insns.len().max(1);
         let entry = OpRef::entry(&block);
         entry.set_block(&block);
         if let Some(orphan) = self.orphans.remove(&key) {
-            orphan.block().successor.set(Some(entry));
+            orphan.successor.set(Some(entry));
+            self.graveyard.push(orphan);
         }
+        self.enter(key, block);
+        entry
+    }
+
+    fn enter(&mut self, key: u64, block: Box<Block>) {
+        self.pages.entry(block.offset >> 12).or_default().push(key);
         if let Some(old) = self.blocks.insert(key, block) {
             self.graveyard.push(old);
         }
+    }
+
+    /// Takes the stale block at `offset` in `mode` out, to be changed and put back by [`BlockCache::revive`] or
+    /// [`BlockCache::bury`]. Only between instructions: nothing of a stale block executes then.
+    pub fn take_stale(&mut self, offset: Offset, mode: ModeKey) -> Option<Box<Block>> {
+        self.orphans.remove(&key(offset, mode))
+    }
+
+    /// Makes a block that was stale, and is what its bytes say again, live; its entry. Links to it hold.
+    pub fn revive(&mut self, mode: ModeKey, block: Box<Block>) -> OpRef {
+        block.stale.set(false);
+        let entry = OpRef::entry(&block);
+        self.enter(key(block.offset, mode), block);
         entry
+    }
+
+    /// Puts a stale block back, which the next one of its place succeeds.
+    pub fn bury(&mut self, mode: ModeKey, block: Box<Block>) {
+        self.orphans.insert(key(block.offset, mode), block);
     }
 
     /// The block that `rip` led to last under `tag` (address space and mode).
@@ -158,7 +186,6 @@ impl BlockCache {
     pub fn invalidate(&mut self, offset: Offset, len: usize, retire: impl Fn(&Block)) -> bool {
         let Some(keys) = self.pages.get_mut(&(offset >> 12)) else { return false };
         let blocks = &mut self.blocks;
-        let graveyard = &mut self.graveyard;
         let orphans = &mut self.orphans;
         keys.retain(|key| {
             let start = (*key >> 16) as usize;
@@ -167,8 +194,7 @@ impl BlockCache {
             if overlaps && let Some(block) = blocks.remove(key) {
                 block.stale.set(true);
                 retire(&block);
-                orphans.insert(*key, OpRef::entry(&block));
-                graveyard.push(block);
+                orphans.insert(*key, block);
             }
             !overlaps
         });

@@ -129,19 +129,7 @@ pub fn current<'a>(cpu: &Vcpu, op: OpRef) -> Option<&'a Insn> {
     cpu.block.and_then(|entry| entry.block::<'a>().insns.get(usize::from(op.insn)))
 }
 
-/// Appends the ops of `insns` to `ops`.
-pub fn specialise(cpu: &Vcpu, insns: &[Insn], ops: &mut Vec<Op>) {
-    let mut n = 0;
-    while n < insns.len() {
-        match fast::select(cpu, insns, n) {
-            Some((op, taken)) => {
-                ops.push(op);
-                n += taken;
-            }
-            None => {
-                ops.push(Op::new(unspecialised, n as u16));
-                n += 1;
-            }
-        }
-    }
+/// The op of instruction `n` of `insns`.
+pub fn specialise(cpu: &Vcpu, insns: &[Insn], n: usize) -> Op {
+    fast::select(cpu, insns, n).unwrap_or_else(|| Op::new(unspecialised, n as u16))
 }

@@ -49,7 +49,9 @@ pub struct Stats {
     pub slow: u64,
     /// Exceptions and interrupts delivered.
     pub delivered: u64,
-    /// Blocks invalidated by stores.
+    /// Overwritten blocks of which only the instructions that had changed were decoded again.
+    pub revived: u64,
+    /// Stores that hit decoded code.
     pub invalidations: u64,
 }
 

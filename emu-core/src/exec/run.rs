@@ -384,14 +384,30 @@ impl Vcpu {
         let mut bytes = [0; 512];
         let n = in_page.min(bytes.len());
         self.memory.ram().read(offset, &mut bytes[..n]);
-        let block = block::decode(self, offset, &bytes[..n]);
-        trace::block(self, rip, &bytes[..block.len.min(n)]);
-        self.stats.blocks += 1;
-        self.stats.decoded += block.insns.len() as u64;
-        if self.memory.mark_code(offset, block.len) {
+        let entry = self.revive_block(offset, &bytes[..n]).unwrap_or_else(|| {
+            let block = block::decode(self, offset, &bytes[..n]);
+            self.stats.blocks += 1;
+            self.stats.decoded += block.insns.len() as u64;
+            self.cache.insert(self.mode, block)
+        });
+        let len = entry.block().len;
+        trace::block(self, rip, &bytes[..len.min(n)]);
+        if self.memory.mark_code(offset, len) {
             self.tlb.protect(offset);
         }
-        self.cache.insert(self.mode, block)
+        entry
+    }
+
+    /// The stale block at `offset`, if it can be made what `bytes` say now.
+    fn revive_block(&mut self, offset: Offset, bytes: &[u8]) -> Option<OpRef> {
+        let mut block = self.cache.take_stale(offset, self.mode)?;
+        if block::refresh(self, &mut block, bytes) {
+            self.stats.revived += 1;
+            Some(self.cache.revive(self.mode, block))
+        } else {
+            self.cache.bury(self.mode, block);
+            None
+        }
     }
 
     /// The block at `rip`, to link a jump to; `None` if the dispatcher must look at it.

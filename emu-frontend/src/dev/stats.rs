@@ -41,7 +41,8 @@ pub fn show(machine: &mut Machine<Vcpu, PcError>) -> String {
     for (name, count) in [
         ("blocks decoded", stats.blocks),
         ("instructions decoded", stats.decoded),
-        ("blocks overwritten", stats.invalidations),
+        ("stores to decoded code", stats.invalidations),
+        ("blocks refreshed", stats.revived),
         ("returns to the dispatcher", stats.leaves),
         ("single steps", stats.steps),
         ("without a handler", stats.slow),

@@ -175,7 +175,7 @@ fn target(insn: &Insn) -> Option<i32> {
 }
 
 /// Jumps, calls, returns, and comparisons that the next instruction jumps on.
-pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
+pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
     let key = cpu.mode;
     let insn = &insns[n];
     let wide = key & mode::CODE == 2;
@@ -188,12 +188,12 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
         M::Jmp if insn.ops[0].kind == Kind::Near && full => {
             let mut op = simple(if wide { jmp::<8> } else { jmp::<4> });
             op.imm = target(insn)?;
-            Some((op, 1))
+            Some(op)
         }
         M::Jmp if insn.ops[0].kind == Kind::Gpr && full => {
             let mut op = simple(if wide { jmp_register::<8> } else { jmp_register::<4> });
             op.r0 = insn.ops[0].reg;
-            Some((op, 1))
+            Some(op)
         }
         M::Jmp if insn.ops[0].kind == Kind::Mem && full => {
             let handler: Handler = match (super::address_form(key, insn)?, wide) {
@@ -204,19 +204,19 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
             };
             let mut op = simple(handler);
             super::operands(insn, &mut op)?;
-            Some((op, 1))
+            Some(op)
         }
         M::Call if insn.ops[0].kind == Kind::Near && full && stack_matches(key) => {
             let mut op = simple(if wide { call::<8> } else { call::<4> });
             op.imm = target(insn)?;
             op.disp = next;
-            Some((op, 1))
+            Some(op)
         }
         M::Call if insn.ops[0].kind == Kind::Gpr && full && stack_matches(key) => {
             let mut op = simple(if wide { call_register::<8> } else { call_register::<4> });
             op.r0 = insn.ops[0].reg;
             op.disp = next;
-            Some((op, 1))
+            Some(op)
         }
         M::Ret if stack_matches(key) => {
             use iced_x86::Code::{Retnd, Retnd_imm16, Retnq, Retnq_imm16};
@@ -226,13 +226,13 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
                 _ => return None,
             };
             op.imm = if insn.ops[0].kind == Kind::Imm { (insn.imm & 0xffff) as i32 } else { 0 };
-            Some((op, 1))
+            Some(op)
         }
         _ => match condition(insn) {
             Some(cc) if full => {
                 let mut op = simple(if wide { pick_jcc::<8>(cc) } else { pick_jcc::<4>(cc) });
                 op.imm = target(insn)?;
-                Some((op, 1))
+                Some(op)
             }
             Some(_) => None,
             None => {
@@ -244,7 +244,7 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
                 let handler = if wide { pick_fused::<8>(insn, cc)? } else { pick_fused::<4>(insn, cc)? };
                 let mut op = simple(handler);
                 super::operands(insn, &mut op)?;
-                Some((op, 1))
+                Some(op)
             }
         },
     }

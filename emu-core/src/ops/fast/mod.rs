@@ -20,8 +20,8 @@ use crate::ops::{sse_fp, x87};
 use form::{A32, A32S, A64, A64I, A64S, IMM, MEM, REG, pick_alu, pick_cmov, pick_extend, pick_reg_imm, pick_unary};
 use iced_x86::Mnemonic as M;
 
-/// The specialised op for instruction `n` of `insns` and how many instructions it covers; `None` if there is none.
-pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
+/// The specialised op for instruction `n` of `insns`; `None` if there is none.
+pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
     let key = cpu.mode;
     if key & mode::FLAT == 0 || key & mode::CODE == 0 {
         return None;
@@ -43,15 +43,15 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
         let mut op = Op::new(form::mov_wide, n as u16);
         op.r0 = insn.ops[0].reg;
         op.set_wide(insn.imm);
-        return Some((op, 1));
+        return Some(op);
     }
     if matches!(insn.code.mnemonic(), M::Nop | M::Endbr64 | M::Endbr32 | M::Pause) {
-        return Some((Op::new(form::nop, n as u16), 1));
+        return Some(Op::new(form::nop, n as u16));
     }
     let handler = handler(key, insn)?;
     let mut op = Op::new(handler, n as u16);
     operands(insn, &mut op)?;
-    Some((op, 1))
+    Some(op)
 }
 
 /// Fills in the operands; `None` if one does not fit.

@@ -18,7 +18,7 @@ use crate::ops::simd_int::pair::Pair;
 use crate::ops::simd_int::row_of;
 
 /// The specialised op for instruction `n` of `insns`; `None` if there is none.
-pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
+pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
     let insn = insns.get(n)?;
     if cpu.mode & mode::SSE == 0 {
         return None;
@@ -43,7 +43,7 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
     };
     let mut op = Op::new(handler, n as u16);
     operands(insn, &mut op)?;
-    Some((op, 1))
+    Some(op)
 }
 
 /// Which of [`MemoryHandlers`] fits: those for `A64`, `A64I` and `A32`. FS and GS are rare in vector code.

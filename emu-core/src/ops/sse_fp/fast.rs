@@ -19,7 +19,7 @@ use crate::softfloat::sse::{Predicate, RoundControl};
 use iced_x86::Mnemonic as M;
 
 /// The specialised op for instruction `n` of `insns`; `None` if there is none.
-pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
+pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
     let insn = insns.get(n)?;
     let [first, second, ..] = insn.ops;
     let vector = first.kind == Kind::Xmm || second.kind == Kind::Xmm;
@@ -39,7 +39,7 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
     let handler = handlers(insn)?[form];
     let mut op = Op::new(handler, n as u16);
     operands(insn, &mut op)?;
-    Some((op, 1))
+    Some(op)
 }
 
 /// A source register, and memory addressed as `A64`, `A64I` and `A32`.

@@ -20,7 +20,7 @@ use crate::softfloat::x87::{self, F80};
 use iced_x86::Mnemonic as M;
 
 /// The specialised op for instruction `n` of `insns`; `None` if there is none.
-pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
+pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
     let insn = insns.get(n)?;
     if cpu.mode & mode::FPU == 0 || std::ptr::fn_addr_eq(insn.exec, undefined as crate::ops::Exec) {
         return None;
@@ -53,7 +53,7 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<(Op, usize)> {
             _ => 1,
         };
     }
-    Some((op, 1))
+    Some(op)
 }
 
 /// Memory addressed as `A64`, `A64I` and `A32`.
