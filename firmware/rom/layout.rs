@@ -16,6 +16,8 @@ pub const EBDA_SEGMENT: u16 = 0x9FC0;
 pub const EBDA_KIB: u16 = 1;
 /// Base memory below the EBDA in KiB.
 pub const BASE_MEMORY_KIB: u16 = 640 - EBDA_KIB;
+/// Where the area of the system BIOS begins, which no memory map calls RAM (physical).
+pub const BIOS_AREA: u32 = 0xE_0000;
 /// Top of the stack in segment 0 while the BIOS itself runs.
 pub const STACK_TOP: u16 = 0x7000;
 
@@ -118,4 +120,19 @@ pub mod ebda {
     pub const SYSTEM: i32 = 0x200;
     /// \[INT 13h\] 256 bytes: El Torito specification packet and buffers.
     pub const CDROM: i32 = 0x300;
+}
+
+/// What POST and INT 19h keep in [`ebda::SYSTEM`].
+pub mod system {
+    use super::ebda::SYSTEM;
+    /// The boot order: entries, and the next one to try (bytes).
+    pub const BOOT_COUNT: i32 = SYSTEM;
+    pub const BOOT_NEXT: i32 = SYSTEM + 1;
+    /// Entries of two bytes: kind and number.
+    pub const BOOT: i32 = SYSTEM + 2;
+    pub const BOOTS: i32 = 24;
+    /// Boot entry vectors of option ROMs: how many, and far pointers.
+    pub const BEV_COUNT: i32 = SYSTEM + 0x40;
+    pub const BEV: i32 = SYSTEM + 0x44;
+    pub const BEVS: i32 = 8;
 }

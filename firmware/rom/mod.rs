@@ -42,12 +42,16 @@ pub fn bios() -> Image {
         rom.section(Section::F000, |rom| {
             services::emit(rom);
             debug::emit(rom);
+            post::tables::emit_pool(rom);
         });
         rom.section(Section::E000, |rom| {
             post::emit(rom);
             boot::emit(rom);
         });
-        rom.section(Section::Flat, post::emit_flat);
+        rom.section(Section::Flat, |rom| {
+            post::emit_flat(rom);
+            boot::emit_flat(rom);
+        });
         // Last, because it lists what the others have registered.
         rom.section(Section::F000, post::ivt::emit_table);
     };

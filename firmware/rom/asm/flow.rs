@@ -1,6 +1,6 @@
 //! Branches to symbols by name, port accesses and far transfers: what `CodeAssembler` has not got, or words for labels only.
 
-use super::{AsmMemoryOperand, AsmRegister16, AsmRegister32, Emitted, Rom, al, ax, dx, eax};
+use super::{AsmMemoryOperand, AsmRegister16, AsmRegister32, Emitted, Rom, al, ax, ds, dx, eax, es};
 
 /// Where a near jump or call can go: a symbol of the same section, a register, a word in memory.
 pub trait Target {
@@ -69,6 +69,21 @@ impl Rom {
     /// A far call from 16-bit code to a symbol of any 16-bit section, which returns with `retf`.
     pub fn call_far(&mut self, symbol: &str) -> Emitted {
         self.far(0x9A, symbol)
+    }
+
+    /// Calls a far routine with DS = ES = 0, if the image has it.
+    pub fn hook(&mut self, symbol: &str) {
+        if self.known.contains_key(symbol) {
+            asm! { self;
+                call_far(symbol);
+                cli();
+                cld();
+                push(0);
+                pop(ds);
+                push(0);
+                pop(es);
+            }
+        }
     }
 
     /// A far jump from 16-bit code to a 32-bit offset in the segment that `selector` names.

@@ -2,6 +2,7 @@
 
 mod int11;
 mod int12;
+mod pnp;
 
 use super::asm::Rom;
 
@@ -10,4 +11,5 @@ pub fn emit(rom: &mut Rom) {
     rom.service_ends();
     int11::emit(rom);
     int12::emit(rom);
+    pnp::emit(rom);
 }
