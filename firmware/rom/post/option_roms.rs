@@ -11,6 +11,8 @@ use crate::rom::post::{fw_cfg, scratch};
 
 const FIRST: u32 = 0xC_0000;
 const END: u32 = 0xE_0000;
+/// INT 10h's AX for 80x25 text.
+const VIDEO_MODE: u32 = 3;
 const STEP: u32 = 0x800;
 const SIGNATURE: u32 = 0xAA55;
 /// Base class and subclass of VGA-compatible controllers.
@@ -33,6 +35,15 @@ pub fn emit(rom: &mut Rom) {
         test(ax, ax);
         jz("roms.scan");
         call("roms.initialise");
+        // The first one is the VGA BIOS, which leaves it to us to set a mode.
+        mov(ax, es);
+        cmp(ax, FIRST >> 4);
+        jne(".placed");
+        push(es);
+        mov(ax, VIDEO_MODE);
+        int(0x10);
+        pop(es);
+        label(".placed");
         // What the ROM keeps after initialisation is its size; the next one follows.
         mov(ax, es);
         movzx(eax, ax);
