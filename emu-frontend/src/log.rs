@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -27,6 +27,8 @@ const ITEMS: &[(&str, &str)] = &[
 ];
 
 static LOG: OnceLock<&'static Mutex<Sink>> = OnceLock::new();
+/// The items that are logged now.
+static ACTIVE: RwLock<Vec<&'static str>> = RwLock::new(Vec::new());
 
 /// Which items to log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,12 +86,20 @@ impl LogItems {
         };
         // The sink lives as long as the process; `flush` empties it before the end.
         let sink: &'static Mutex<Sink> = Box::leak(Box::new(Mutex::new(sink)));
-        if !self.items.is_empty() && LOG.set(sink).is_ok() {
-            // Fails only if a subscriber is set already, which then does the logging.
-            let _ = tracing::subscriber::set_global_default(ItemLog { items: self.items.clone(), sink });
+        if LOG.set(sink).is_ok() && !self.items.is_empty() {
+            set(self.clone());
         }
         Ok(())
     }
+}
+
+/// Logs `items` from now on, and nothing else; without a file from the command line, to stderr.
+pub fn set(items: LogItems) {
+    let sink = LOG.get_or_init(|| Box::leak(Box::new(Mutex::new(Sink::Stderr))));
+    *ACTIVE.write().unwrap_or_else(PoisonError::into_inner) = items.items;
+    // Fails for all but the first call, which has set the subscriber.
+    let _ = tracing::subscriber::set_global_default(ItemLog { sink });
+    tracing::callsite::rebuild_interest_cache();
 }
 
 /// Writes out what is buffered; to be called before the process ends.
@@ -111,19 +121,22 @@ fn lock(sink: &Mutex<Sink>) -> MutexGuard<'_, Sink> {
     sink.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn active() -> RwLockReadGuard<'static, Vec<&'static str>> {
+    ACTIVE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A subscriber that keeps events of some targets and knows no spans.
 struct ItemLog {
-    items: Vec<&'static str>,
     sink: &'static Mutex<Sink>,
 }
 
 impl Subscriber for ItemLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        !metadata.is_span() && self.items.contains(&metadata.target())
+        !metadata.is_span() && active().contains(&metadata.target())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::TRACE)
+        Some(if active().is_empty() { LevelFilter::OFF } else { LevelFilter::TRACE })
     }
 
     fn new_span(&self, _span: &Attributes<'_>) -> Id {
@@ -191,14 +204,21 @@ mod tests {
         let sink: &'static Mutex<Sink> = Box::leak(Box::new(Mutex::new(Sink::Stderr)));
         let path = std::env::temp_dir().join(format!("emu-log-test-{}", std::process::id()));
         *lock(sink) = Sink::File(BufWriter::new(File::create(&path).unwrap()));
-        tracing::subscriber::with_default(ItemLog { items: vec!["int"], sink }, || {
-            tracing::trace!(target: "int", vector = 14, "fault");
-            tracing::trace!(target: "mmu", "walk");
+        let choose = |items: &[&'static str]| {
+            *ACTIVE.write().unwrap_or_else(PoisonError::into_inner) = items.to_vec();
+            tracing::callsite::rebuild_interest_cache();
+        };
+        tracing::subscriber::with_default(ItemLog { sink }, || {
+            for items in [&["int"][..], &[], &["mmu"]] {
+                choose(items);
+                tracing::trace!(target: "int", vector = 14, "fault");
+                tracing::trace!(target: "mmu", "walk");
+            }
         });
         if let Sink::File(file) = &mut *lock(sink) {
             file.flush().unwrap();
         }
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "fault vector=14\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "fault vector=14\nwalk\n");
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -5,19 +5,17 @@ use crate::cli::config::{Config, SERIAL_PORTS};
 use crate::cli::error::StartError;
 use crate::cli::value::show_size;
 use crate::dev::stats;
-use crate::monitor::{self, Remote};
+use crate::monitor;
+use crate::remote::Remote;
 use crate::run::BootImages;
 use crate::{daemon, exit, report};
 use emu_core::clock::ClockMode;
-use emu_core::device::{Region, ResetKind};
-use emu_core::exec::Vcpu;
-use emu_core::irq::IrqLine;
-use emu_devices::board::machine::{Control, MachineOptions, Outcome};
+use emu_core::device::Region;
+use emu_devices::board::machine::{MachineOptions, Outcome};
 use emu_devices::board::pc::{Pc, PcBoot, PcConfig, PcError};
 use emu_devices::char::CharBackend;
-use emu_devices::pci::piix4::FrontPanel;
 use emu_devices::rtc::StartTime;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Builds the machine, runs it until it ends, and ends the process with the status that follows from it.
 ///
@@ -25,15 +23,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The machine cannot be built, or what it is to boot cannot be.
 pub fn run(config: &Config, images: BootImages, mut characters: Characters) -> Result<String, StartError> {
     let pc = build(config, images, &mut characters)?;
+    let remote = Arc::new(Remote::new(&pc, config.guest_name.clone().unwrap_or_default()));
     let mut machine = pc.machine;
     let control = machine.control();
-    let remote = PcRemote {
-        control: control.clone(),
-        front_panel: pc.front_panel,
-        nmi: Mutex::new(pc.nmi),
-        name: config.guest_name.clone().unwrap_or_default(),
-    };
-    let remote: Arc<dyn Remote> = Arc::new(remote);
     for id in &config.monitors {
         if let Some(console) = characters.console(id) {
             let shared = config.chardevs.get(id).is_some_and(|c| c.spec.mux);
@@ -116,50 +108,4 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
             icount_sleep: config.icount.is_none_or(|icount| icount.sleep),
         },
     })
-}
-
-/// The monitor's handle on a PC.
-struct PcRemote {
-    control: Control<Vcpu, PcError>,
-    front_panel: FrontPanel,
-    nmi: Mutex<IrqLine>,
-    name: String,
-}
-
-impl Remote for PcRemote {
-    fn stop(&self) {
-        self.control.call(|machine| machine.pause());
-    }
-
-    fn cont(&self) {
-        self.control.call(|machine| machine.resume());
-    }
-
-    fn reset(&self) -> Option<String> {
-        let result = self.control.call(|machine| machine.reset(ResetKind::Warm).map_err(|e| e.to_string()))?;
-        result.err()
-    }
-
-    fn power_button(&self) {
-        self.front_panel.press_power_button();
-        // The machine looks at its interrupts when it wakes.
-        self.control.post(|_| ());
-    }
-
-    fn nmi(&self) {
-        self.nmi.lock().unwrap_or_else(PoisonError::into_inner).pulse();
-        self.control.post(|_| ());
-    }
-
-    fn is_paused(&self) -> Option<bool> {
-        self.control.call(|machine| machine.is_paused())
-    }
-
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn registers(&self) -> Option<String> {
-        self.control.call(|machine| machine.processor().registers())
-    }
 }

@@ -35,6 +35,7 @@ use crate::pci::piix3::{Piix3, Piix3Core};
 use crate::pci::piix4::{FrontPanel, Piix4Pm};
 use crate::port92::Port92;
 use crate::rtc::{CmosLayout, Rtc, StartTime};
+use crate::storage::block::Media;
 use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
 use crate::video::{Display, VgaConfig};
@@ -124,6 +125,8 @@ pub struct Pc {
     pub intx: Arc<Piix3Core>,
     /// What the graphics card shows, if there is one.
     pub display: Option<Arc<dyn Display>>,
+    /// The drives, for the user to change their media.
+    pub media: Vec<Media>,
     /// The interrupt controllers, for monitors.
     pub controllers: Controllers,
 }
@@ -217,7 +220,17 @@ impl Pc {
         let boot = boot(config.boot, model, present);
         let machine = Machine::new(bus, vcpu, boot, config.options);
         let controllers = interrupts.controllers;
-        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display: None, controllers })
+        Ok(Pc {
+            machine,
+            front_panel,
+            nmi: interrupts.nmi,
+            input,
+            pci,
+            intx,
+            display: None,
+            media: Vec::new(),
+            controllers,
+        })
     }
 }
 

@@ -168,10 +168,10 @@ impl ConfigSpace {
         self.read(offset, 2) as u16
     }
 
-    /// What base address register `index` is, for monitors: its space, its size in bytes and the address that it holds.
-    pub fn bar_register(&self, index: usize) -> Option<(Space, u32, u32)> {
+    /// The space and the size in bytes of base address register `index`, if there is one; for monitors.
+    pub fn bar_kind(&self, index: usize) -> Option<(Space, u32)> {
         let bar = (*self.bars.get(index)?)?;
-        Some((bar.space, bar.size, self.read(reg::BAR0 + 4 * index as u8, 4) & !(bar.size - 1)))
+        Some((bar.space, bar.size))
     }
 
     /// Where base address register `index` is decoded now; `None` if nowhere.

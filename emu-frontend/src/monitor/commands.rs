@@ -1,0 +1,196 @@
+//! The table of monitor commands.
+
+use super::arguments::{Arguments, Kind, Parameter, optional, required};
+use super::{info, input, media, memory};
+use crate::log::LogItems;
+use crate::remote::Remote;
+use crate::{exit, log};
+
+/// One command.
+pub struct Command {
+    /// Its name and aliases.
+    pub names: &'static [&'static str],
+    /// What it takes.
+    pub parameters: &'static [Parameter],
+    /// The arguments as `help` shows them.
+    pub usage: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// Does it; the answer.
+    pub run: fn(&Remote, &Arguments) -> String,
+}
+
+const fn command(
+    names: &'static [&'static str],
+    parameters: &'static [Parameter],
+    usage: &'static str,
+    about: &'static str,
+    run: fn(&Remote, &Arguments) -> String,
+) -> Command {
+    Command { names, parameters, usage, about, run }
+}
+
+const FORMAT: Parameter = optional("fmt", Kind::Format);
+
+/// All commands but `help` and `info`, which are about the table itself.
+pub const COMMANDS: &[Command] = &[
+    command(&["cont", "c"], &[], "", "resume emulation", |m, _| {
+        m.cont();
+        String::new()
+    }),
+    command(
+        &["eject"],
+        &[optional("force", Kind::Flag('f')), required("device", Kind::Device)],
+        "[-f] device",
+        "eject a removable medium (use -f to force it)",
+        media::eject,
+    ),
+    command(
+        &["i"],
+        &[FORMAT, required("addr", Kind::Number), optional("index", Kind::Number)],
+        "/fmt addr",
+        "I/O port read",
+        memory::port_in,
+    ),
+    command(
+        &["log"],
+        &[required("items", Kind::Text)],
+        "item1[,...]",
+        "activate logging of the specified items",
+        set_log,
+    ),
+    command(
+        &["memsave"],
+        &[required("val", Kind::Number), required("size", Kind::Number), required("filename", Kind::Text)],
+        "addr size file",
+        "save to disk virtual memory dump starting at 'addr' of size 'size'",
+        memory::save,
+    ),
+    command(
+        &["mouse_button"],
+        &[required("state", Kind::Number)],
+        "state",
+        "change mouse button state (1=L, 2=M, 4=R)",
+        input::mouse_button,
+    ),
+    command(
+        &["mouse_move"],
+        &[required("dx", Kind::Text), required("dy", Kind::Text), optional("dz", Kind::Text)],
+        "dx dy [dz]",
+        "send mouse move events",
+        input::mouse_move,
+    ),
+    command(&["nmi"], &[], "", "inject an NMI", |m, _| {
+        m.nmi();
+        String::new()
+    }),
+    command(
+        &["o"],
+        &[FORMAT, required("addr", Kind::Number), required("val", Kind::Number)],
+        "/fmt addr value",
+        "I/O port write",
+        memory::port_out,
+    ),
+    command(
+        &["pmemsave"],
+        &[required("val", Kind::Number), required("size", Kind::Number), required("filename", Kind::Text)],
+        "addr size file",
+        "save to disk physical memory dump starting at 'addr' of size 'size'",
+        memory::save_physical,
+    ),
+    command(
+        &["print", "p"],
+        &[FORMAT, required("val", Kind::Number)],
+        "/fmt expr",
+        "print expression value (use $reg for CPU register access)",
+        memory::print,
+    ),
+    command(&["quit", "q"], &[], "", "quit the emulator", |_, _| exit::request()),
+    command(
+        &["screendump"],
+        &[
+            optional("format", Kind::Option('f')),
+            required("filename", Kind::File),
+            optional("format", Kind::Option('f')),
+        ],
+        "filename [-f format]",
+        "save screen into PPM or PNG image 'filename' (default: by its ending, else PPM)",
+        input::screendump,
+    ),
+    command(
+        &["sendkey"],
+        &[required("keys", Kind::Text), optional("hold_ms", Kind::Number)],
+        "keys [hold_ms]",
+        "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
+        input::send_key,
+    ),
+    command(&["stop", "s"], &[], "", "stop emulation", |m, _| {
+        m.stop();
+        String::new()
+    }),
+    command(&["system_powerdown"], &[], "", "send system power down event", |m, _| {
+        m.power_button();
+        String::new()
+    }),
+    command(&["system_reset"], &[], "", "reset the system", |m, _| {
+        m.reset().map(|problem| super::error(&problem)).unwrap_or_default()
+    }),
+    command(
+        &["x"],
+        &[FORMAT, required("addr", Kind::Number)],
+        "/fmt addr",
+        "virtual memory dump starting at 'addr'",
+        memory::examine,
+    ),
+    command(
+        &["xp"],
+        &[FORMAT, required("addr", Kind::Number)],
+        "/fmt addr",
+        "physical memory dump starting at 'addr'",
+        memory::examine_physical,
+    ),
+];
+
+/// What `info` shows.
+pub const INFO: &[Command] = &[
+    command(
+        &["block"],
+        &[optional("device", Kind::Device)],
+        "[device]",
+        "show info of one block device or all block devices",
+        media::info,
+    ),
+    command(&["cpus"], &[], "", "show infos for each CPU", info::cpus),
+    command(&["irq"], &[], "", "show the interrupts statistics (if available)", info::irq),
+    command(&["kvm"], &[], "", "show KVM information", info::kvm),
+    command(&["mem"], &[], "", "show the active virtual memory mappings", info::mem),
+    command(&["mice"], &[], "", "show which guest mouse is receiving events", info::mice),
+    command(&["name"], &[], "", "show the current VM name", info::name),
+    command(&["pci"], &[], "", "show PCI info", info::pci),
+    command(&["pic"], &[], "", "show PIC state", info::pic),
+    command(
+        &["registers"],
+        &[optional("all", Kind::Flag('a'))],
+        "[-a]",
+        "show the cpu registers (-a: of all cpus)",
+        info::registers,
+    ),
+    command(&["status"], &[], "", "show the current VM status (running|paused)", info::status),
+    command(&["tlb"], &[], "", "show virtual to physical memory mappings", info::tlb),
+    command(&["version"], &[], "", "show the version of emu", info::version),
+];
+
+fn set_log(_: &Remote, arguments: &Arguments) -> String {
+    let items = arguments.text("items").unwrap_or_default();
+    let parsed = match items {
+        "none" => Ok(LogItems::default()),
+        _ => LogItems::parse(&[items.to_string()]),
+    };
+    match parsed {
+        Ok(items) => {
+            log::set(items);
+            String::new()
+        }
+        Err(_) => LogItems::help(),
+    }
+}

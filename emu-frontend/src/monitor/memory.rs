@@ -1,0 +1,178 @@
+//! Monitor commands that read memory and ports: `x`, `xp`, `print`, `i`, `o`, `memsave`, `pmemsave`.
+
+use super::arguments::Arguments;
+use super::format::{Format, Notation};
+use super::{error, reason};
+use crate::remote::Remote;
+use emu_core::exec::Vcpu;
+use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
+use std::fmt::Write as _;
+use std::io::{BufWriter, Write as _};
+
+/// Bytes that one command shows at most.
+const MOST: usize = 1 << 20;
+/// Bytes that are copied at a time while the machine waits.
+const CHUNK: usize = 1 << 20;
+const LONGEST_INSTRUCTION: usize = 15;
+
+/// Which addresses are meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Space {
+    Linear,
+    Physical,
+}
+
+impl Space {
+    fn read(self, cpu: &Vcpu, address: u64, bytes: &mut [u8], unit: usize) -> bool {
+        match self {
+            Space::Linear => cpu.peek(address, bytes, unit),
+            Space::Physical => {
+                cpu.peek_physical(address, bytes, unit);
+                true
+            }
+        }
+    }
+}
+
+pub fn examine(machine: &Remote, arguments: &Arguments) -> String {
+    dump(machine, arguments, Space::Linear)
+}
+
+pub fn examine_physical(machine: &Remote, arguments: &Arguments) -> String {
+    dump(machine, arguments, Space::Physical)
+}
+
+fn dump(machine: &Remote, arguments: &Arguments, space: Space) -> String {
+    let (format, address) = (arguments.format, arguments.number("addr").unwrap_or(0) as u64);
+    let shown = machine.call(move |machine| match format.notation {
+        Notation::Instruction => disassemble(machine.processor(), space, address, format.count),
+        _ => values(machine.processor(), space, address, format),
+    });
+    shown.unwrap_or_default()
+}
+
+fn values(cpu: &Vcpu, space: Space, mut address: u64, format: Format) -> String {
+    let width = format.width();
+    let mut left = (format.count as usize).saturating_mul(width).min(MOST);
+    let row = if width == 1 { 8 } else { 16 };
+    let mut text = String::new();
+    while left > 0 {
+        let mut bytes = vec![0; left.min(row)];
+        let _ = write!(text, "{address:016x}:");
+        if !space.read(cpu, address, &mut bytes, width) {
+            return text + " Cannot access memory\n";
+        }
+        for value in bytes.chunks(width) {
+            let mut whole = [0; 8];
+            whole[..value.len()].copy_from_slice(value);
+            let _ = write!(text, " {}", format.column(u64::from_le_bytes(whole)));
+        }
+        text.push('\n');
+        address = address.wrapping_add(bytes.len() as u64);
+        left -= bytes.len();
+    }
+    text
+}
+
+fn disassemble(cpu: &Vcpu, space: Space, mut address: u64, count: u32) -> String {
+    let mut formatter = NasmFormatter::new();
+    let mut text = String::new();
+    for _ in 0..count.min((MOST / LONGEST_INSTRUCTION) as u32) {
+        let mut bytes = [0; LONGEST_INSTRUCTION];
+        // The last instruction before a hole is shorter than the longest one.
+        let Some(len) = (1..=LONGEST_INSTRUCTION).rev().find(|len| space.read(cpu, address, &mut bytes[..*len], 1))
+        else {
+            let _ = writeln!(text, "0x{address:08x}: unable to read memory");
+            break;
+        };
+        let mut decoder = Decoder::with_ip(cpu.state.code_bits(), &bytes[..len], address, DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        let len = if instruction.is_invalid() { 1 } else { instruction.len() };
+        let mut code = String::new();
+        for byte in &bytes[..len] {
+            let _ = write!(code, "{byte:02x} ");
+        }
+        let mut words = String::new();
+        match instruction.is_invalid() {
+            true => words.push_str("(bad)"),
+            false => formatter.format(&instruction, &mut words),
+        }
+        let _ = writeln!(text, "0x{address:08x}:  {code:<24} {words}");
+        address = address.wrapping_add(len as u64);
+    }
+    text
+}
+
+pub fn print(_: &Remote, arguments: &Arguments) -> String {
+    arguments.format.plain(arguments.number("val").unwrap_or(0)) + "\n"
+}
+
+pub fn port_in(machine: &Remote, arguments: &Arguments) -> String {
+    let (port, size, letter) = port(arguments);
+    let index = arguments.number("index");
+    let value = machine.call(move |machine| {
+        let (bus, mut port) = (machine.bus(), port);
+        if let Some(index) = index {
+            bus.port_write(port, 1, index as u32 & 0xff, 0);
+            port = port.wrapping_add(1);
+        }
+        (port, bus.port_read(port, size, 0))
+    });
+    match value {
+        Some((port, value)) => format!("port{letter}[0x{port:04x}] = 0x{value:00$x}\n", 2 * usize::from(size)),
+        None => String::new(),
+    }
+}
+
+pub fn port_out(machine: &Remote, arguments: &Arguments) -> String {
+    let (port, size, _) = port(arguments);
+    let value = arguments.number("val").unwrap_or(0) as u32;
+    machine.call(move |machine| machine.bus().port_write(port, size, value, 0));
+    String::new()
+}
+
+fn port(arguments: &Arguments) -> (u16, u8, char) {
+    let (size, letter) = match arguments.format.size {
+        1 => (1, 'b'),
+        2 => (2, 'w'),
+        _ => (4, 'l'),
+    };
+    (arguments.number("addr").unwrap_or(0) as u16, size, letter)
+}
+
+pub fn save(machine: &Remote, arguments: &Arguments) -> String {
+    save_to_file(machine, arguments, Space::Linear)
+}
+
+pub fn save_physical(machine: &Remote, arguments: &Arguments) -> String {
+    save_to_file(machine, arguments, Space::Physical)
+}
+
+fn save_to_file(machine: &Remote, arguments: &Arguments, space: Space) -> String {
+    let (mut address, mut left) =
+        (arguments.number("val").unwrap_or(0) as u64, arguments.number("size").unwrap_or(0) as u64);
+    let name = arguments.text("filename").unwrap_or_default();
+    let mut file = match std::fs::File::create(name) {
+        Ok(file) => BufWriter::new(file),
+        Err(e) => return error(&format!("Could not open '{name}': {}", reason(&e))),
+    };
+    while left > 0 {
+        let len = left.min(CHUNK as u64) as usize;
+        let chunk = machine.call(move |machine| {
+            let mut bytes = vec![0; len];
+            space.read(machine.processor(), address, &mut bytes, 4).then_some(bytes)
+        });
+        let Some(Some(bytes)) = chunk else {
+            return error(&format!("Invalid addr 0x{address:016x}/size {left} specified"));
+        };
+        if let Err(e) = file.write_all(&bytes) {
+            return error(&format!("Could not write '{name}': {}", reason(&e)));
+        }
+        address = address.wrapping_add(len as u64);
+        left -= len as u64;
+    }
+    match file.flush() {
+        Ok(()) => String::new(),
+        Err(e) => error(&format!("Could not write '{name}': {}", reason(&e))),
+    }
+}
