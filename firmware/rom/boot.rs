@@ -32,11 +32,18 @@ const ATA_PLACE: u32 = 5;
 const HALT: u32 = 6;
 
 pub fn emit(rom: &mut Rom) {
-    let [low, high] = rom.offset("int19").to_le_bytes();
-    rom.fixed(ENTRY, &[0xEA, low, high, 0x00, 0xE0]);
     setup(rom);
     order(rom);
     start(rom);
+}
+
+/// The entry point in F000, where there is room for a near jump only.
+pub fn emit_entry(rom: &mut Rom) {
+    rom.entry(ENTRY, "boot.entry");
+    asm! { rom;
+        label("boot.entry");
+        jmp_far("int19");
+    }
 }
 
 /// The boot order, at POST.

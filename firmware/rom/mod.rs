@@ -7,7 +7,7 @@
 //! | `post/` | E000, Flat | reset, chipset, memory map, PCI, ACPI, SMBIOS, option ROMs, and the order of it all |
 //! | `boot.rs` | E000 | INT 18h, 19h, the boot order |
 //! | `menu.rs`, `monitor/` | E000 | boot menu (`menu.run`), ROM monitor (`monitor.run`, jumped to, does not return) |
-//! | `services/int11.rs`, `int12.rs`, `int15*`, `int1a*`, `bios32.rs` | F000 | system, memory, APM, pointing device, clock, PCI BIOS |
+//! | `services/int11.rs`, `int12.rs`, `int15.rs`, `apm.rs`, `int1a.rs`, `pci_bios.rs`, `pnp.rs` | F000, Flat | system, memory, APM, pointing device, clock, PCI BIOS |
 //! | `services/int13*` (`disk/`, `floppy/`, `cdrom/`) | F000, set-up in E000 | disks; `disk.setup` at POST; `cdrom.boot` loads a CD's boot image |
 //! | `services/int16*`, `int09`, `int14`, `int17`, `int08` | F000, set-up in E000 | keyboard, serial and parallel ports, timers |
 //! | `vga/` | C000 | the VGA BIOS |
@@ -42,6 +42,7 @@ pub fn bios() -> Image {
         rom.section(Section::F000, |rom| {
             services::emit(rom);
             debug::emit(rom);
+            boot::emit_entry(rom);
             post::tables::emit_pool(rom);
         });
         rom.section(Section::E000, |rom| {
@@ -51,6 +52,7 @@ pub fn bios() -> Image {
         rom.section(Section::Flat, |rom| {
             post::emit_flat(rom);
             boot::emit_flat(rom);
+            services::emit_flat(rom);
         });
         // Last, because it lists what the others have registered.
         rom.section(Section::F000, post::ivt::emit_table);

@@ -15,7 +15,7 @@ fn reset_vector_jumps_into_the_image() {
 
 #[test]
 fn entry_points_jump_below_the_fixed_area() {
-    for offset in [0xF841u16, 0xF84D] {
+    for offset in [0xE6F2u16, 0xF841, 0xF84D, 0xF859, 0xFE6E] {
         let jump =
             Decoder::with_ip(16, &BIOS[F000 + usize::from(offset)..], offset.into(), DecoderOptions::NONE).decode();
         assert_eq!(jump.code(), Code::Jmp_rel16, "{offset:04X}");
@@ -28,4 +28,12 @@ fn vga_bios_is_an_option_rom() {
     assert_eq!(VGA_BIOS[..2], [0x55, 0xAA]);
     assert_eq!(VGA_BIOS.len(), usize::from(VGA_BIOS[2]) * 512);
     assert_eq!(VGA_BIOS.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+}
+
+#[test]
+fn tables_in_the_f_segment_have_good_checksums() {
+    for (signature, checked) in [(b"$PnP", 33), (b"_32_", 16), (b"$PIR", 528)] {
+        let at = (F000..BIOS.len()).step_by(16).find(|at| BIOS[*at..].starts_with(signature)).unwrap();
+        assert_eq!(BIOS[at..at + checked].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0, "{signature:?}");
+    }
 }

@@ -6,7 +6,7 @@ mod chipset;
 mod flat;
 mod fw_cfg;
 pub mod ivt;
-mod memory;
+pub mod memory;
 mod option_roms;
 mod pci;
 mod reset;

@@ -1,7 +1,11 @@
 //! Run-time services in F000: one file per interrupt.
 
+mod apm;
 mod int11;
 mod int12;
+mod int15;
+mod int1a;
+mod pci_bios;
 mod pnp;
 
 use super::asm::Rom;
@@ -11,5 +15,14 @@ pub fn emit(rom: &mut Rom) {
     rom.service_ends();
     int11::emit(rom);
     int12::emit(rom);
+    int15::emit(rom);
+    apm::emit(rom);
+    int1a::emit(rom);
+    pci_bios::emit(rom);
     pnp::emit(rom);
+}
+
+/// Services for 32-bit code.
+pub fn emit_flat(rom: &mut Rom) {
+    pci_bios::emit_flat(rom);
 }
