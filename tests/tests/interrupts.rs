@@ -385,6 +385,61 @@ fn tf_traps_after_each_instruction_with_tf_clear_in_the_handler() {
 }
 
 #[test]
+fn tf_with_btf_traps_behind_taken_branches_only_and_clears_btf() {
+    let mut m = Machine::new_protected();
+    m.assemble(32, CODE, |a| {
+        let (mut first, mut second) = (a.create_label(), a.create_label());
+        a.mov(ecx, 0x1d9)?;
+        a.xor(edx, edx)?;
+        a.mov(eax, 2)?;
+        a.wrmsr()?;
+        a.pushfd()?;
+        a.or(dword_ptr(esp), TF as u32)?;
+        a.popfd()?;
+        a.nop()?;
+        a.cmp(eax, 3)?;
+        a.je(first)?;
+        a.jmp(second)?;
+        a.nop()?;
+        a.set_label(&mut first)?;
+        a.nop()?;
+        a.set_label(&mut second)?;
+        a.hlt()
+    });
+    assert_eq!(m.run_to_fault(), fault::DB);
+    assert_eq!(m.read::<1>(m.pushed(0)), [0xf4], "at the target of the jump that is taken");
+    assert_eq!(m.cpu.state.msrs.debugctl, 0);
+    assert_ne!(m.cpu.state.dr[6] & 1 << 14, 0);
+}
+
+#[test]
+fn init_keeps_floating_point_and_model_specific_registers() {
+    let mut m = Machine::new_long();
+    m.assemble(64, CODE, |a| {
+        a.fldpi()?;
+        a.mov(eax, 0x1f00)?;
+        a.mov(dword_ptr(FREE), eax)?;
+        a.ldmxcsr(dword_ptr(FREE))?;
+        a.mov(ecx, 0x277)?;
+        a.mov(eax, 0x0106)?;
+        a.xor(edx, edx)?;
+        a.wrmsr()?;
+        a.hlt()
+    });
+    m.cpu.state.cr4 |= emu_core::cpu::control::CR4_OSFXSR;
+    m.cpu.mode_changed();
+    m.run();
+    let before = m.cpu.state.clone();
+    m.cpu.pins.raise(CpuPins::INIT);
+    m.cpu.run(0);
+    let s = &m.cpu.state;
+    assert_eq!((s.segment(Seg::Cs).base, s.rip), (0xffff_0000, 0xfff0));
+    assert_eq!((s.cr0, s.cr3, s.cr4, s.msrs.efer), (before.cr0 & 0x6000_0000 | 0x10, 0, 0, 0));
+    assert_eq!((s.mxcsr, s.msrs.pat, s.fpu.top), (0x1f00, 0x0106, before.fpu.top));
+    assert_eq!(s.regs.gpr(emu_core::cpu::regs::RDX) >> 8 & 15, 6, "EDX tells the family");
+}
+
+#[test]
 fn tf_makes_no_trap_behind_int_n() {
     let mut m = Machine::new_protected();
     m.assemble(32, CODE, |a| {

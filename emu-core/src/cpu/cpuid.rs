@@ -102,7 +102,7 @@ fn basic(model: &CpuModel, state: &CpuState, apic_base: Option<u64>, leaf: u32, 
 ///  27      20 19    16 13 12 11   8 7    4 3     0
 ///  ext family ext model type family model  stepping
 /// ```
-fn signature(model: &CpuModel) -> u32 {
+pub fn signature(model: &CpuModel) -> u32 {
     let family = model.family.min(15);
     let extended = model.family - family;
     extended << 20 | (model.model >> 4) << 16 | family << 8 | (model.model & 15) << 4 | model.stepping

@@ -208,6 +208,22 @@ impl CpuState {
         state
     }
 
+    /// The state after INIT: as after RESET, but the x87, MMX and SSE registers, the caching controls of CR0, XCR0 and
+    /// the model-specific registers stay (SDM Vol. 3A table 10-1; AMD APM Vol. 2 table 14-1 clears EFER).
+    pub fn init(&self) -> CpuState {
+        let kept = control::CR0_CD | control::CR0_NW;
+        let reset = CpuState::reset();
+        CpuState {
+            cr0: self.cr0 & kept | reset.cr0 & !kept,
+            xcr0: self.xcr0,
+            msrs: Msrs { efer: 0, ..self.msrs.clone() },
+            fpu: self.fpu.clone(),
+            mxcsr: self.mxcsr,
+            xmm: self.xmm,
+            ..reset
+        }
+    }
+
     /// A segment register.
     #[inline(always)]
     pub fn segment(&self, seg: Seg) -> &Segment {

@@ -19,8 +19,9 @@ use crate::bus::Bus;
 use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR};
 use crate::cpu::fault::Fault;
 use crate::cpu::model::CpuModel;
+use crate::cpu::regs::RDX;
 use crate::cpu::segment::{Seg, Segment};
-use crate::cpu::{CpuState, Width};
+use crate::cpu::{CpuState, Width, cpuid};
 use crate::debug::trace;
 use crate::decode::insn::Insn;
 use crate::irq::{CpuPins, IrqLine};
@@ -178,10 +179,20 @@ impl Vcpu {
 
     /// Processor reset (power-on values, caches dropped).
     pub fn reset(&mut self) {
+        self.restart(CpuState::reset());
+    }
+
+    /// INIT: a reset that keeps floating-point and model-specific registers.
+    pub(crate) fn init(&mut self) {
+        self.restart(self.state.init());
+    }
+
+    fn restart(&mut self, state: CpuState) {
         trace::reset(self);
         let random = self.state.random.clone();
-        self.state = CpuState::reset();
+        self.state = state;
         self.state.random = random;
+        self.state.regs.set_gpr(RDX, u64::from(cpuid::signature(&self.model)));
         self.flush_tlb(false);
         self.forget_contexts();
         self.mode_changed();

@@ -15,7 +15,7 @@ use crate::decode::insn::Insn;
 use crate::irq::CpuPins;
 use crate::mem::Offset;
 use crate::mmu::walk::{Access, walk};
-use iced_x86::{Decoder, DecoderError};
+use iced_x86::{Decoder, DecoderError, FlowControl};
 
 /// DR6.BS: a single-step trap.
 pub const DR6_BS: u64 = 1 << 14;
@@ -23,6 +23,10 @@ pub const DR6_BS: u64 = 1 << 14;
 pub const DR6_BD: u64 = 1 << 13;
 /// DR7.GD: any access to a debug register faults.
 pub const DR7_GD: u64 = 1 << 13;
+/// IA32_DEBUGCTL.LBR: last-branch records. Kept without effect, and cleared by #DB like BTF.
+const DEBUGCTL_LBR: u64 = 1 << 0;
+/// IA32_DEBUGCTL.BTF: RFLAGS.TF steps from branch to branch (SDM Vol. 3B 18.4.3).
+const DEBUGCTL_BTF: u64 = 1 << 1;
 /// DR6.BT: a task switch to a TSS with its T bit set.
 pub const DR6_BT: u64 = 1 << 15;
 
@@ -169,7 +173,7 @@ impl Vcpu {
             }
             if pins & CpuPins::INIT != 0 {
                 self.pins.take(CpuPins::INIT);
-                self.reset();
+                self.init();
             }
         }
         if self.cache.is_full() {
@@ -263,6 +267,7 @@ impl Vcpu {
             if vector == fault::DB {
                 // Or the handler could not touch the debug registers.
                 self.state.dr[7] &= !DR7_GD;
+                self.state.msrs.debugctl &= !(DEBUGCTL_LBR | DEBUGCTL_BTF);
             }
             self.budget -= 1;
             self.stats.delivered += 1;
@@ -292,16 +297,21 @@ impl Vcpu {
         self.state.interrupt_shadow = false;
         self.state.debug_shadow = false;
         let had_rf = self.state.has(RF);
+        let mut branched = false;
         let result = self.fetch_one(rip).and_then(|insn| {
             self.budget -= 1;
             self.state.regs.set64(BLOCK_RIP, rip);
             // An instruction's fault pushes RF set; only completion clears it, unless it loaded RF itself.
             self.state.system_flags &= !RF;
-            self.execute(&insn)
+            self.execute(&insn)?;
+            branched = insn.code.flow_control() != FlowControl::Next
+                && self.state.rip != self.insn_rip.wrapping_add(u64::from(insn.len));
+            Ok(())
         });
         match result {
             Ok(()) => {
-                if self.single_step {
+                // With BTF only what has branched is a step.
+                if self.single_step && (branched || self.state.msrs.debugctl & DEBUGCTL_BTF == 0) {
                     self.state.pending_debug |= DR6_BS;
                 }
             }

@@ -341,7 +341,7 @@ impl Vcpu {
                 m.mc_banks[n] = value;
             }
             MISC_ENABLE => m.misc_enable = (m.misc_enable & !MISC_ENABLE_BITS) | (value & MISC_ENABLE_BITS),
-            // Single-stepping on branches and last-branch records: kept, without effect.
+            // Last-branch records and trace messages: kept, without effect.
             DEBUGCTL => {
                 require(value & !0x7fc3 == 0)?;
                 m.debugctl = value;
