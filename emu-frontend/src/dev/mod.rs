@@ -3,6 +3,7 @@
 mod block;
 mod disasm;
 mod lockstep;
+mod rom;
 mod run_case;
 pub mod stats;
 
@@ -42,6 +43,8 @@ enum Tool {
     RunCase(run_case::Arguments),
     /// Run a guest twice at once, by blocks and by single steps, and tell where the two differ
     Lockstep(lockstep::Arguments),
+    /// Write the built-in BIOS or VGA BIOS to a file
+    Rom(rom::Arguments),
     /// Run a guest with the emulator's ordinary options, and print counters at the end
     Stats(stats::Arguments),
 }
@@ -66,6 +69,7 @@ pub fn run(words: &[OsString], arguments: &[OsString]) -> Result<String, StartEr
         Tool::Block(tool) => block::run(&tool),
         Tool::RunCase(tool) => run_case::run(&tool),
         Tool::Lockstep(tool) => lockstep::run(&tool),
+        Tool::Rom(tool) => rom::run(&tool),
         Tool::Stats(tool) => stats::run(&tool, arguments),
     }
 }

@@ -238,25 +238,65 @@ fn acpi(rom: &mut Rom) {
 }
 
 fn smbios(rom: &mut Rom) {
+    let bios = bios_information();
+    let ours = bios.len() as u32;
     asm! { rom;
+        // EBP = address of the tables, EDI = bytes that ours add to them.
         label("tables.smbios");
         mov(esi, rom.linear("tables.smbios_tables"));
         call("fwcfg.find");
         jc(".done");
         mov(ecx, eax);
+        add(ecx, ours);
         mov(ebx, 16);
         call("memory.take");
-        push(eax);
+        mov(ebp, eax);
         mov(edi, eax);
+        mov(esi, rom.linear("tables.smbios_bios"));
+        sub(ecx, ours);
+        push(ecx);
+        mov(ecx, ours);
+        rep().movsb();
+        pop(ecx);
+        mov(esi, edi);
         call("fwcfg.read");
+        // ESI and EDI are the ends of the file's structures. Does one of them describe the BIOS?
+        mov(edx, esi);
+        label(".structure");
+        cmp(edx, edi);
+        jae(".ours");
+        cmp(byte_ptr(edx), 0);
+        je(".theirs");
+        movzx(eax, byte_ptr(edx + 1));
+        add(edx, eax);
+        label(".strings");
+        cmp(edx, edi);
+        jae(".ours");
+        inc(edx);
+        cmp(word_ptr(edx - 1), 0);
+        jne(".strings");
+        inc(edx);
+        jmp(".structure");
+        label(".theirs");
+        mov(ebp, esi);
+        xor(edi, edi);
+        jmp(".anchor");
+        label(".ours");
+        mov(edi, ours);
+        label(".anchor");
+        push(ebp);
+        push(edi);
         mov(esi, rom.linear("tables.smbios_anchor"));
         call("fwcfg.load");
+        pop(edx);
         pop(ebp);
         jc(".done");
+        push(edx);
         mov(ecx, eax);
         mov(ebx, 16);
         mov(al, 2);
         call("tables.take");
+        pop(edx);
         jc(".done");
         mov(edi, eax);
         push(eax);
@@ -266,6 +306,13 @@ fn smbios(rom: &mut Rom) {
         cmp(dword_ptr(esi), u32::from_le_bytes(*b"_SM_"));
         jne(".version3");
         mov(dword_ptr(esi + 0x18), ebp);
+        add(word_ptr(esi + 0x16), dx);
+        cmp(edx, 1);
+        sbb(word_ptr(esi + 0x1C), -1);
+        cmp(word_ptr(esi + 8), dx);
+        jae(".largest");
+        mov(word_ptr(esi + 8), dx);
+        label(".largest");
         // The intermediate checksum from "_DMI_" on, then the whole one.
         mov(byte_ptr(esi + 0x15), 0);
         lea(edi, ptr(esi + 0x10));
@@ -280,6 +327,7 @@ fn smbios(rom: &mut Rom) {
         ret();
         label(".version3");
         mov(dword_ptr(esi + 0x10), ebp);
+        add(dword_ptr(esi + 0x0C), edx);
         mov(byte_ptr(esi + 5), 0);
         mov(edi, esi);
         movzx(ecx, byte_ptr(esi + 6));
@@ -292,5 +340,25 @@ fn smbios(rom: &mut Rom) {
         asciz("etc/smbios/smbios-anchor");
         label("tables.smbios_tables");
         asciz("etc/smbios/smbios-tables");
+        label("tables.smbios_bios");
+        db(&bios);
     }
+}
+
+/// SMBIOS structure type 0 (SMBIOS 3.6, 7.1), for when the machine's tables have none.
+fn bios_information() -> Vec<u8> {
+    // Characteristics: PCI, Plug and Play, shadowing, boot from CD, selectable boot, EDD; then ACPI.
+    let characteristics: u64 = [7, 9, 12, 15, 16, 19].iter().map(|bit| 1 << bit).sum();
+    let mut structure = vec![0, 0x18, 0, 0];
+    // Strings 1 and 2: vendor and version; the segment; string 3: the date; size in 64 KiB, less one.
+    structure.extend([1, 2, 0x00, 0xE0, 3, 1]);
+    structure.extend(characteristics.to_le_bytes());
+    // BIOS release 0.1, no embedded controller.
+    structure.extend([0x01, 0x00, 0, 1, 0xFF, 0xFF]);
+    for text in ["emu", env!("CARGO_PKG_VERSION"), "01/01/2026"] {
+        structure.extend(text.bytes());
+        structure.push(0);
+    }
+    structure.push(0);
+    structure
 }
