@@ -17,11 +17,15 @@ use crate::intc::ioapic::{self, IoApic};
 use crate::intc::lapic::{Lapic, LapicFeatures};
 use crate::intc::pic::Pic;
 use crate::pc_testdev::{self, PcTestdev};
+use crate::pci::PciFunction;
+use crate::pci::config::BAR_TAG;
 use crate::port92::Port92;
 use crate::rtc::{Rtc, StartTime};
-use crate::testbench::Bench;
+use crate::testbench::{Bench, World};
 use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
+use crate::video::vga::{self, Vga};
+use crate::video::{Frame, MAX_HEIGHT, MAX_WIDTH, VgaConfig};
 use emu_core::clock::{ClockMode, Instant};
 use emu_core::cpu::model::CpuModel;
 use emu_core::device::{Device, Region, ResetKind, Space, ports};
@@ -93,6 +97,16 @@ fn damage(random: &mut Rng, state: &mut Value) {
 
 /// Torments `device` with seed after seed; `meddle` does what other devices and users can do to it.
 fn torment<D: Device>(build: impl Fn() -> D, extra: &[(Space, Region)], meddle: impl Fn(&mut Rng, &mut Bench<D>)) {
+    torment_at(build, D::PORTS.len() as u32, extra, meddle);
+}
+
+/// [`torment`] with another tag for the `extra` regions than the one behind those of fixed ports.
+fn torment_at<D: Device>(
+    build: impl Fn() -> D,
+    tag: u32,
+    extra: &[(Space, Region)],
+    meddle: impl Fn(&mut Rng, &mut Bench<D>),
+) {
     let fixed = D::PORTS.iter().map(|region| (Space::Port, *region));
     let regions: Vec<_> = fixed.chain(extra.iter().copied()).collect();
     let mut restored = 0;
@@ -100,7 +114,6 @@ fn torment<D: Device>(build: impl Fn() -> D, extra: &[(Space, Region)], meddle: 
         println!("{} seed {seed}", D::ID);
         let mut random = Rng::with_seed(seed);
         let mut bench = Bench::new(build());
-        let tag = D::PORTS.len() as u32;
         extra.iter().for_each(|(space, region)| bench.map(*space, *region, tag));
         for step in 0..STEPS {
             let (space, address, size) = access(&mut random, &regions);
@@ -222,6 +235,27 @@ fn hostile_guest_cannot_break_the_small_ports() {
 }
 
 #[test]
+fn hostile_guest_cannot_break_the_vga() {
+    let config = VgaConfig { memory: 1 << 20, rom: Some(vec![0x55; 3000]), font: Vec::new() };
+    let world = World::with_extra(1 << 20, 64 * vga::extra_memory(&config));
+    let registers = Region { base: 0xfebf_0000, len: 0x1000 };
+    let build = || Vga::new(&config, world.memory().clone(), Arc::new(CpuPins::default()));
+    for tag in [vga::WINDOW_TAG, BAR_TAG + 2] {
+        let region = if tag == vga::WINDOW_TAG { vga::WINDOW } else { registers };
+        torment_at(build, tag, &[(Space::Memory, region)], |random, bench| {
+            if random.u8(0..64) == 0 {
+                let mut frame = Frame::default();
+                let display = bench.device.display();
+                display.refresh(Instant(random.u64(..)), &mut frame);
+                assert!(frame.width <= MAX_WIDTH && frame.height <= MAX_HEIGHT);
+                display.text();
+            }
+            bench.device.config().lock().write(random.u8(..), 4, value(random) as u32);
+        });
+    }
+}
+
+#[test]
 fn hostile_guest_cannot_break_the_hpet() {
     let lines = || HpetLines { irq0: line(), irq8: line(), inputs: vec![line(); ioapic::PINS] };
     torment(|| Hpet::new(lines()), &[(Space::Memory, hpet::REGION)], |_, _| {});
@@ -268,7 +302,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
             debugcon: Some((debugcon::PORT, Box::new(MemoryBackend::new()))),
             debug_exit: Some(DebugExit::DEFAULT),
             testdev: true,
-            vga: None,
+            vga: Some(VgaConfig::default()),
             boot: PcBoot::ResetVector,
             options: MachineOptions::default(),
         };

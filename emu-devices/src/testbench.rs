@@ -27,7 +27,15 @@ impl World {
     /// # Panics
     /// The host refuses the mapping.
     pub fn new(ram: u64) -> World {
-        let memory = GuestMemory::new(ram, 0).expect("memory for a test");
+        World::with_extra(ram, 0)
+    }
+
+    /// The same with room for `extra` bytes of ROM and device memory.
+    ///
+    /// # Panics
+    /// The host refuses the mapping.
+    pub fn with_extra(ram: u64, extra: u64) -> World {
+        let memory = GuestMemory::new(ram, extra).expect("memory for a test");
         World { clock: Arc::default(), memory: Arc::new(memory) }
     }
 

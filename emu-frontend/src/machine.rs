@@ -15,6 +15,7 @@ use emu_devices::board::machine::{MachineOptions, Outcome};
 use emu_devices::board::pc::{Pc, PcBoot, PcConfig, PcError};
 use emu_devices::char::CharBackend;
 use emu_devices::rtc::StartTime;
+use emu_devices::video::VgaConfig;
 use std::sync::Arc;
 
 /// Builds the machine, runs it until it ends, and ends the process with the status that follows from it.
@@ -99,7 +100,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         debugcon,
         debug_exit,
         testdev: config.devices.testdev,
-        vga: None,
+        vga: config.vga.then(|| VgaConfig { memory: config.devices.vga_memory, ..VgaConfig::default() }),
         boot: PcBoot::Kernel(Box::new(images.kernel), images.options),
         options: MachineOptions {
             no_reboot: config.no_reboot,

@@ -96,7 +96,8 @@ impl Kernel {
         matches!(self, Kernel::Multiboot(_) | Kernel::Multiboot2(_))
     }
 
-    /// Puts it into `memory`; the state to start it in. `rsdp`: where the ACPI tables are found.
+    /// Puts it into `memory`; the state to start it in. `rsdp`: where the ACPI tables are
+    /// found; `vga_text`: a VGA shows text mode 3.
     ///
     /// # Errors
     /// Something does not fit.
@@ -106,11 +107,12 @@ impl Kernel {
         options: &KernelOptions,
         rsdp: u64,
         long_mode: bool,
+        vga_text: bool,
     ) -> Result<BootState, KernelError> {
         Ok(match self {
             Kernel::Linux(kernel) => {
                 let (command_line, initrd) = (&options.command_line, &options.initrd);
-                kernel.load(memory, &LinuxOptions { command_line, initrd, rsdp, long_mode, vga_text: false })?
+                kernel.load(memory, &LinuxOptions { command_line, initrd, rsdp, long_mode, vga_text })?
             }
             Kernel::Multiboot(kernel) => kernel.load(memory, options)?,
             Kernel::Multiboot2(kernel) => kernel.load(memory, options, rsdp)?,

@@ -14,4 +14,5 @@ pub mod pc;
 pub mod place;
 pub mod post;
 pub mod pvh;
+pub mod text_mode;
 mod vcpu;

@@ -7,7 +7,7 @@
 //!         16 wired-OR ISA lines; IRQ0 is input 2 of the I/O APIC
 //! ```
 //! Devices poll in the order in which they are plugged in. A processor model without APIC gets the 8259 pair's INTR
-//! directly, and no I/O APIC. Deliberately absent, for now: IDE, floppy, VGA, network, USB.
+//! directly, and no I/O APIC. Deliberately absent, for now: IDE, floppy, network, USB.
 
 use super::acpi::{AcpiConfig, AcpiTables};
 use super::boot_state::{BootState, firmware_mtrrs};
@@ -15,7 +15,8 @@ use super::fw_cfg::FwCfg;
 use super::kernel::{Kernel, KernelError, KernelOptions};
 use super::machine::{Machine, MachineOptions};
 use super::memory_map::FIRMWARE_TABLES;
-use super::post::{self, HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS};
+use super::post::{self, HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS, VGA};
+use super::text_mode;
 use crate::char::CharBackend;
 use crate::char::debug_exit::DebugExit;
 use crate::char::debugcon::Debugcon;
@@ -38,6 +39,7 @@ use crate::rtc::{CmosLayout, Rtc, StartTime};
 use crate::storage::block::Media;
 use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
+use crate::video::vga::{self, Vga};
 use crate::video::{Display, VgaConfig};
 use emu_core::bus::Bus;
 use emu_core::clock::{Clock, ClockMode};
@@ -159,7 +161,8 @@ impl Pc {
         if config.ram < MIN_RAM {
             return Err(PcError::TooLittleRam(config.ram));
         }
-        let memory = GuestMemory::new(config.ram, 0).map_err(|source| PcError::Ram { size: config.ram, source })?;
+        let extra = config.vga.as_ref().map_or(0, vga::extra_memory);
+        let memory = GuestMemory::new(config.ram, extra).map_err(|source| PcError::Ram { size: config.ram, source })?;
         let pins = Arc::new(CpuPins::default());
         let bus = Arc::new(Bus::new(Arc::new(memory), pins, Clock::new(config.clock)));
         let interrupts = Interrupts::build(&bus, &model);
@@ -214,23 +217,14 @@ impl Pc {
         let pm = Piix4Pm::new(isa(9));
         let front_panel = pm.front_panel();
         pci.plug(&bus, POWER_MANAGEMENT, pm);
+        let display = config.vga.as_ref().map(|vga| plug_vga(&bus, &pci, vga));
 
         let mut vcpu = Vcpu::new(model.clone(), bus.clone());
         vcpu.ferr = ferr;
-        let boot = boot(config.boot, model, present);
+        let boot = boot(config.boot, model, present, config.vga);
         let machine = Machine::new(bus, vcpu, boot, config.options);
         let controllers = interrupts.controllers;
-        Ok(Pc {
-            machine,
-            front_panel,
-            nmi: interrupts.nmi,
-            input,
-            pci,
-            intx,
-            display: None,
-            media: Vec::new(),
-            controllers,
-        })
+        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display, media: Vec::new(), controllers })
     }
 }
 
@@ -279,19 +273,36 @@ impl Interrupts {
 }
 
 /// What the machine does after each reset.
-fn boot(boot: PcBoot, model: Arc<CpuModel>, serials: [bool; SERIALS]) -> Box<dyn super::machine::Boot<PcError>> {
+fn boot(
+    boot: PcBoot,
+    model: Arc<CpuModel>,
+    serials: [bool; SERIALS],
+    vga: Option<VgaConfig>,
+) -> Box<dyn super::machine::Boot<PcError>> {
     let long_mode = model.supports(Feature::Lm);
     let apic = model.supports(Feature::Apic);
     Box::new(move |bus: &Bus| -> Result<Option<BootState>, PcError> {
         let PcBoot::Kernel(kernel, options) = &boot else { return Ok(None) };
         post::initialise(bus, serials);
+        if let Some(vga) = &vga {
+            text_mode::initialise(bus, vga.memory, &vga.font);
+        }
         let memory = bus.memory();
         let tables = AcpiConfig { low_ram: memory.low_ram(), serials, i8042: true, apic };
         memory.write(FIRMWARE_TABLES, &AcpiTables::build(&tables, FIRMWARE_TABLES as u32).image);
-        let mut state = kernel.load(memory, options, FIRMWARE_TABLES, long_mode)?;
+        let mut state = kernel.load(memory, options, FIRMWARE_TABLES, long_mode, vga.is_some())?;
         state.msrs = firmware_mtrrs(model.physical_bits());
         Ok(Some(state))
     })
+}
+
+/// Plugs the graphics card in; what it shows.
+fn plug_vga(bus: &Bus, pci: &PciBus, config: &VgaConfig) -> Arc<dyn Display> {
+    let card = Vga::new(config, bus.memory().clone(), bus.pins().clone());
+    let display = card.display();
+    let id = pci.plug(bus, VGA, card);
+    bus.map(id, Space::Memory, vga::WINDOW, vga::WINDOW_TAG);
+    display
 }
 
 fn attach_at(bus: &Bus, device: impl Device + 'static, space: Space, region: Region) {

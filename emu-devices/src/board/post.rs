@@ -18,6 +18,8 @@ pub const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
 pub const ISA_BRIDGE: DevFn = DevFn::new(1, 0);
 /// Power management.
 pub const POWER_MANAGEMENT: DevFn = DevFn::new(1, 3);
+/// The graphics card, if there is one.
+pub const VGA: DevFn = DevFn::new(2, 0);
 /// Where the ACPI register block is put.
 pub const PM_BASE: u16 = 0x600;
 /// The IRQs of PIRQA# to PIRQD#, as SeaBIOS chooses them.
@@ -82,7 +84,7 @@ fn low_memory(bus: &Bus, serials: [bool; 4]) {
 }
 
 /// A configuration write by mechanism 1.
-fn config_write(bus: &Bus, place: DevFn, register: u8, size: u8, value: u32) {
+pub(super) fn config_write(bus: &Bus, place: DevFn, register: u8, size: u8, value: u32) {
     let address = 1 << 31 | u32::from(place.0) << 8 | u32::from(register & 0xfc);
     bus.port_write(0xcf8, 4, address, 0);
     bus.port_write(0xcfc + u16::from(register & 3), size, value, 0);

@@ -29,6 +29,8 @@ pub mod reg {
     pub const SUBSYSTEM_VENDOR: u8 = 0x2c;
     /// Subsystem ID.
     pub const SUBSYSTEM: u8 = 0x2e;
+    /// Expansion ROM base address.
+    pub const ROM: u8 = 0x30;
     /// Interrupt line: for software only.
     pub const INTERRUPT_LINE: u8 = 0x3c;
     /// Interrupt pin: 0 none, 1 INTA# to 4 INTD#.
@@ -77,6 +79,7 @@ pub struct ConfigSpace {
     stored: [u8; 256],
     cleared: [u8; 256],
     bars: [Option<Bar>; BARS],
+    rom_size: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,8 +95,14 @@ pub struct ConfigState(Vec<u8>);
 impl ConfigSpace {
     /// A space with the registers of header type 0. Subsystem IDs are QEMU's.
     pub fn new(identity: Identity) -> ConfigSpace {
-        let mut space =
-            ConfigSpace { bytes: [0; 256], reset: [0; 256], stored: [0; 256], cleared: [0; 256], bars: [None; BARS] };
+        let mut space = ConfigSpace {
+            bytes: [0; 256],
+            reset: [0; 256],
+            stored: [0; 256],
+            cleared: [0; 256],
+            bars: [None; BARS],
+            rom_size: 0,
+        };
         space.preset(reg::VENDOR_ID, &identity.vendor.to_le_bytes());
         space.preset(reg::DEVICE_ID, &identity.device.to_le_bytes());
         space.preset(reg::REVISION, &(identity.class << 8 | u32::from(identity.revision)).to_le_bytes());
@@ -134,6 +143,22 @@ impl ConfigSpace {
         } | command::MASTER;
         self.stored[usize::from(reg::COMMAND)] |= mask as u8;
         self.bars[index] = Some(Bar { space, size });
+    }
+
+    /// Adds the expansion ROM base address register for `size` bytes, a power of two of at least 2 KiB.
+    pub fn add_rom(&mut self, size: u32) {
+        self.rom_size = size.next_power_of_two().max(2048);
+        self.store(reg::ROM, &(!(self.rom_size - 1) | 1).to_le_bytes());
+        self.stored[usize::from(reg::COMMAND)] |= command::MEMORY as u8;
+    }
+
+    /// Where the expansion ROM is decoded now; `None` if nowhere.
+    pub fn rom(&self) -> Option<u64> {
+        let register = self.read(reg::ROM, 4);
+        let base = register & !self.rom_size.wrapping_sub(1);
+        let assigned = base != 0 && base.checked_add(self.rom_size).is_some();
+        let enabled = register & 1 != 0 && self.word(reg::COMMAND) & command::MEMORY != 0;
+        (self.rom_size != 0 && assigned && enabled).then_some(base.into())
     }
 
     /// Reads `size` (1, 2 or 4) bytes; bytes beyond the space read as ones.

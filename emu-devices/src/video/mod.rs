@@ -4,6 +4,8 @@
 //! front ends call from theirs, whenever they want a picture. Nothing is pushed, so that a card without viewers costs
 //! nothing.
 
+pub mod vga;
+
 use emu_core::clock::Instant;
 use std::ops::Range;
 
@@ -19,19 +21,22 @@ pub struct VgaConfig {
     pub memory: u32,
     /// The image in the expansion ROM: a VGA BIOS. `None`: no ROM.
     pub rom: Option<Vec<u8>>,
+    /// The font that the board loads when it starts a kernel without firmware: 16 bytes for each of 256 characters. Empty:
+    /// none.
+    pub font: Vec<u8>,
 }
 
 impl Default for VgaConfig {
-    /// 16 MiB and no ROM.
+    /// 16 MiB, no ROM and no font.
     fn default() -> VgaConfig {
-        VgaConfig { memory: 16 << 20, rom: None }
+        VgaConfig { memory: 16 << 20, rom: None, font: Vec::new() }
     }
 }
 
 /// One picture as a monitor shows it: `width * height` pixels `0x00RRGGBB` in rows from the top.
 ///
-/// Each viewer keeps its own frame and gives it to [`Display::refresh`] again and again. Begin with `Frame::default()`; more fields will
-/// come that tell the card what this frame shows already.
+/// Each viewer keeps its own frame and gives it to [`Display::refresh`] again and again. Begin with `Frame::default()`; what
+/// is not public tells the card what this frame shows already.
 #[derive(Clone, Debug, Default)]
 pub struct Frame {
     /// Pixels in a row, at most [`MAX_WIDTH`].
@@ -40,6 +45,7 @@ pub struct Frame {
     pub height: usize,
     /// The pixels. To be left alone between refreshes.
     pub pixels: Vec<u32>,
+    shadow: vga::render::Shadow,
 }
 
 /// What of a frame has changed since it was refreshed last.

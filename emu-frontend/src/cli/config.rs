@@ -67,6 +67,8 @@ pub struct Config {
     pub monitors: Vec<String>,
     /// Test devices.
     pub devices: Devices,
+    /// Whether there is a graphics card; its memory is with the devices.
+    pub vga: bool,
     /// Guest reset ends the emulator.
     pub no_reboot: bool,
     /// Guest power-off stops the machine.
@@ -129,6 +131,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         chardevs: characters.chardevs,
         serial: characters.serial,
         monitors: characters.monitors,
+        vga: has_vga(options, &devices)?,
         devices,
         no_reboot: options.no_reboot,
         no_shutdown: options.no_shutdown,
@@ -166,7 +169,7 @@ fn asked_help(program: &str, options: &Options) -> Result<Option<String>, StartE
     } else if one(&options.display) {
         "Available display backend types:\nnone\n".into()
     } else if one(&options.vga) {
-        "none                 no graphic card (default)\n".into()
+        "none                 no graphic card\nstd                  standard VGA (default)\n".into()
     } else if options.d.iter().any(|v| v == "help" || v == "?") {
         LogItems::help()
     } else {
@@ -180,7 +183,6 @@ fn refuse_hardware_that_is_absent(options: &Options) -> Result<(), StartError> {
         None => Ok(()),
     };
     only_none("display", options.display.as_slice())?;
-    only_none("vga", options.vga.as_slice())?;
     only_none("nic", &options.nic)?;
     only_none("net", &options.net)?;
     only_none("parallel", &options.parallel)?;
@@ -189,6 +191,17 @@ fn refuse_hardware_that_is_absent(options: &Options) -> Result<(), StartError> {
             Err(StartError::value("netdev", value, "no network back end is implemented; nearest is -nic none"))
         }
         None => Ok(()),
+    }
+}
+
+/// Whether there is a graphics card: by default, unless `-nodefaults` takes it away.
+fn has_vga(options: &Options, devices: &Devices) -> Result<bool, StartError> {
+    match options.vga.as_deref() {
+        Some("std") if devices.vga => Err(StartError::value("vga", "std", "there is a -device VGA already")),
+        Some("std") => Ok(true),
+        Some("none") => Ok(devices.vga),
+        Some(other) => Err(StartError::value("vga", other, "not implemented; implemented: std, none")),
+        None => Ok(devices.vga || !options.nodefaults),
     }
 }
 

@@ -90,10 +90,18 @@ fn nothing_to_boot_and_orphaned_boot_options_are_refused() {
 #[test]
 fn hardware_that_is_absent_is_refused_by_name() {
     assert_eq!(error(&["-display", "gtk"]), "-display gtk: not implemented; implemented: none");
-    assert!(error(&["-vga", "std"]).starts_with("-vga std: "));
+    assert_eq!(error(&["-vga", "cirrus"]), "-vga cirrus: not implemented; implemented: std, none");
+    assert!(error(&["-vga", "std", "-device", "VGA"]).starts_with("-vga std: "));
     assert!(error(&["-nic", "user"]).starts_with("-nic user: "));
     assert!(error(&["-netdev", "user,id=n"]).starts_with("-netdev user,id=n: "));
     config(&["-display", "none", "-vga", "none", "-nic", "none", "-net", "none", "-parallel", "none"]);
+}
+
+#[test]
+fn graphics_card_is_there_unless_options_take_it_away() {
+    assert!(config(&[]).vga && config(&["-vga", "std", "-nodefaults"]).vga && config(&["-nographic"]).vga);
+    assert!(!config(&["-vga", "none"]).vga && !config(&["-nodefaults"]).vga);
+    assert!(config(&["-nodefaults", "-device", "VGA"]).vga);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `-device` and `-global`: the test devices of OS courses and CI.
+//! `-device` and `-global`: the test devices of OS courses and CI, and the graphics card.
 
 use super::error::{StartError, nearest};
 use super::value::KeyValues;
@@ -37,6 +37,10 @@ pub struct Devices {
     pub debugcons: Vec<Debugcon>,
     /// pc-testdev.
     pub testdev: bool,
+    /// VGA, by `-device`.
+    pub vga: bool,
+    /// Bytes of video memory, should there be a VGA.
+    pub vga_memory: u32,
     /// For messages: the `-device` values that name a character device.
     users: Vec<(String, String)>,
 }
@@ -69,6 +73,11 @@ const DRIVERS: &[Driver] = &[
             ("iobase", "<uint32>  -  (default: 0xe9)"),
         ],
     },
+    Driver {
+        name: "VGA",
+        about: "the graphics card of -vga std",
+        properties: &[("vgamem_mb", "<uint32>  -  (default: 16)")],
+    },
     Driver { name: "pc-testdev", about: "registers for kvm-unit-tests", properties: &[] },
 ];
 
@@ -92,7 +101,11 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
             warnings.push(format!("-global {}: no device here has this property; ignored", global.text));
         }
     }
-    let mut devices = Devices::default();
+    let mut devices = Devices { vga_memory: 16 << 20, ..Devices::default() };
+    for global in globals.iter().filter(|g| g.driver == "VGA" && g.property == "vgamem_mb") {
+        let mut v = KeyValues::parse("global", &format!("vgamem_mb={}", global.value), "");
+        devices.vga_memory = video_memory(&mut v)?.unwrap_or(devices.vga_memory);
+    }
     for text in values {
         let mut v = KeyValues::parse("device", text, "driver");
         let name = v.take("driver")?.unwrap_or_default();
@@ -128,6 +141,14 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
                 }
                 devices.debugcons.push(Debugcon { base, chardev });
             }
+            "VGA" if devices.vga => return Err(v.error("there can be only one VGA")),
+            "VGA" => {
+                devices.vga = true;
+                devices.vga_memory = video_memory(&mut v)?.unwrap_or(devices.vga_memory);
+                if let Some(place) = v.take("addr")?.filter(|place| !["2", "2.0", "0x2", "02.0"].contains(&&**place)) {
+                    return Err(v.error(format!("'addr={place}' is not implemented; the VGA is at 02.0")));
+                }
+            }
             "pc-testdev" if devices.testdev => return Err(v.error("there can be only one pc-testdev")),
             "pc-testdev" => devices.testdev = true,
             _ => return Err(unknown(&v, &name)),
@@ -135,6 +156,14 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
         v.finish()?;
     }
     Ok(devices)
+}
+
+/// `vgamem_mb` in bytes: a power of two.
+fn video_memory(v: &mut KeyValues) -> Result<Option<u32>, StartError> {
+    match v.take_number("vgamem_mb", 256)? {
+        Some(0) => Err(v.error("'vgamem_mb' must be from 1 to 256")),
+        megabytes => Ok(megabytes.map(|n| (n as u32).next_power_of_two() << 20)),
+    }
 }
 
 fn unknown(v: &KeyValues, name: &str) -> StartError {
@@ -171,7 +200,8 @@ pub fn help(value: &str) -> Result<String, StartError> {
     if name == "help" || name == "?" {
         let mut text = String::from("Misc devices:\n");
         for driver in DRIVERS {
-            text += &format!("name \"{}\", bus ISA, desc \"{}\"\n", driver.name, driver.about);
+            let bus = if driver.name == "VGA" { "PCI" } else { "ISA" };
+            text += &format!("name \"{}\", bus {bus}, desc \"{}\"\n", driver.name, driver.about);
         }
         return Ok(text);
     }
@@ -197,6 +227,18 @@ mod tests {
         assert!(devices(&["pc-testdev"], &[]).unwrap().testdev);
         assert!(devices(&["pc-testdev", "pc-testdev"], &[]).is_err());
         assert!(devices(&["pc-testdev,iobase=1"], &[]).is_err());
+    }
+
+    #[test]
+    fn video_memory_is_a_power_of_two_by_device_or_global() {
+        assert_eq!(devices(&[], &[]).unwrap().vga_memory, 16 << 20);
+        let given = devices(&["VGA,vgamem_mb=24"], &["VGA.vgamem_mb=8"]).unwrap();
+        assert_eq!((given.vga, given.vga_memory), (true, 32 << 20));
+        assert_eq!(devices(&[], &["VGA.vgamem_mb=8"]).unwrap().vga_memory, 8 << 20);
+        for wrong in ["VGA,vgamem_mb=0", "VGA,vgamem_mb=257", "VGA,addr=3"] {
+            assert!(devices(&[wrong], &[]).is_err(), "{wrong}");
+        }
+        assert!(devices(&["VGA", "VGA"], &[]).is_err());
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub struct Options {
     /// no display; serial port and monitor share the terminal
     #[arg(long, help_heading = DISPLAY)]
     pub nographic: bool,
-    /// select the video card; only none so far
+    /// select the video card: std or none ('-vga help' for a list)
     #[arg(long, value_name = "type", help_heading = DISPLAY)]
     pub vga: Option<String>,
     /// no network card; nothing but none so far
