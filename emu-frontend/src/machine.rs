@@ -12,7 +12,7 @@ use crate::{daemon, exit, report};
 use emu_core::clock::ClockMode;
 use emu_core::device::Region;
 use emu_devices::board::machine::{MachineOptions, Outcome};
-use emu_devices::board::pc::{Pc, PcBoot, PcConfig, PcError};
+use emu_devices::board::pc::{Pc, PcConfig, PcError};
 use emu_devices::char::CharBackend;
 use emu_devices::rtc::StartTime;
 use emu_devices::video::VgaConfig;
@@ -66,7 +66,10 @@ pub fn build(config: &Config, images: BootImages, characters: &mut Characters) -
 /// The board's error as one about an option.
 pub fn refusal(config: &Config, error: PcError) -> StartError {
     match &error {
-        PcError::Kernel(_) => StartError::value("kernel", config.boot.kernel.display().to_string(), error.to_string()),
+        PcError::Kernel(_) => {
+            let name = config.boot.kernel.as_ref().map(|k| k.display().to_string());
+            StartError::value("kernel", name.unwrap_or_default(), error.to_string())
+        }
         _ => StartError::value("m", show_size(config.memory), error.to_string()),
     }
 }
@@ -100,8 +103,12 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         debugcon,
         debug_exit,
         testdev: config.devices.testdev,
-        vga: config.vga.then(|| VgaConfig { memory: config.devices.vga_memory, ..VgaConfig::default() }),
-        boot: PcBoot::Kernel(Box::new(images.kernel), images.options),
+        vga: config.vga.then(|| VgaConfig {
+            memory: config.devices.vga_memory,
+            rom: images.vga_rom,
+            ..VgaConfig::default()
+        }),
+        boot: images.boot,
         options: MachineOptions {
             no_reboot: config.no_reboot,
             no_shutdown: config.no_shutdown,

@@ -8,21 +8,29 @@ use crate::cli::error::StartError;
 use crate::cli::value::show_size;
 use crate::{daemon, exit, report, signals};
 use emu_devices::board::kernel::{Kernel, KernelOptions, Module, parse_modules};
+use emu_devices::board::pc::PcBoot;
+use emu_devices::board::rom::Rom;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The largest kernel file: room for debug information beyond what is loaded.
 const KERNEL_LIMIT: u64 = 1 << 31;
+/// More than any ROM has, so that the board's own message tells what would fit.
+const ROM_LIMIT: u64 = 64 << 20;
+/// The VGA BIOS that goes with firmware from a file.
+const VGA_BIOS: &str = "vgabios-stdvga.bin";
+/// Where Debian's packages put firmware: searched behind the folders of `-L`.
+const DATA_DIRS: [&str; 3] = ["/usr/share/seabios", "/usr/share/qemu", "/usr/share/bochs"];
 
 /// The files of a boot, read and recognised.
 #[derive(Clone)]
 pub struct BootImages {
-    /// The kernel.
-    pub kernel: Kernel,
-    /// What it is started with.
-    pub options: KernelOptions,
+    /// What starts.
+    pub boot: PcBoot,
+    /// The VGA BIOS for the card's expansion ROM, where firmware would run it.
+    pub vga_rom: Option<Vec<u8>>,
 }
 
 /// Runs a machine until it ends, and the process with it. `arguments` are those of the process.
@@ -54,8 +62,22 @@ pub fn run(config: Config, arguments: &[OsString]) -> Result<String, StartError>
 /// # Errors
 /// A file cannot be read, or the kernel is none.
 pub fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartError> {
-    let file = read_file("kernel", &files.kernel, KERNEL_LIMIT)?;
-    let name = files.kernel.display().to_string();
+    if let Some(bios) = &files.bios {
+        let image = read_file("bios", &find_data_file(bios, &files.data_dirs), ROM_LIMIT)?;
+        let rom = Rom::new(image).map_err(|e| StartError::value("bios", bios.display().to_string(), e.to_string()))?;
+        // Without its usual companion, our own: it needs nothing of the firmware that calls it.
+        let vga_rom = match find_data_file(Path::new(VGA_BIOS), &files.data_dirs) {
+            path if path.exists() => read_file("vga", &path, ROM_LIMIT)?,
+            _ => firmware::VGA_BIOS.to_vec(),
+        };
+        return Ok(BootImages { boot: PcBoot::Firmware(rom), vga_rom: Some(vga_rom) });
+    }
+    let Some(kernel) = &files.kernel else {
+        let rom = Rom::new(firmware::BIOS.to_vec()).map_err(|e| StartError::Other(e.to_string()))?;
+        return Ok(BootImages { boot: PcBoot::Firmware(rom), vga_rom: Some(firmware::VGA_BIOS.to_vec()) });
+    };
+    let file = read_file("kernel", kernel, KERNEL_LIMIT)?;
+    let name = kernel.display().to_string();
     let kernel = Kernel::parse(&file).map_err(|e| StartError::value("kernel", name.as_str(), e.to_string()))?;
     let mut options = KernelOptions { name, command_line: files.append.clone().into_bytes(), ..Default::default() };
     match &files.initrd {
@@ -68,7 +90,18 @@ pub fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartEr
         Some(path) => options.initrd = read_file("initrd", path, memory)?,
         None => {}
     }
-    Ok(BootImages { kernel, options })
+    Ok(BootImages { boot: PcBoot::Kernel(Box::new(kernel), options), vga_rom: None })
+}
+
+/// The file that `name` stands for: itself if there is such a file, else the first of that name in `folders` and in the
+/// folders of Debian's packages. Itself, again, if there is none, for the message.
+fn find_data_file(name: &Path, folders: &[PathBuf]) -> PathBuf {
+    let standard = DATA_DIRS.iter().map(PathBuf::from);
+    let mut places = folders.iter().cloned().chain(standard).map(|folder| folder.join(name));
+    match name.exists() {
+        true => name.to_path_buf(),
+        false => places.find(|path| path.exists()).unwrap_or_else(|| name.to_path_buf()),
+    }
 }
 
 /// The whole of a file of at most `limit` bytes, which may be a pipe.

@@ -14,5 +14,6 @@ pub mod pc;
 pub mod place;
 pub mod post;
 pub mod pvh;
+pub mod rom;
 pub mod text_mode;
 mod vcpu;

@@ -16,6 +16,7 @@ use super::kernel::{Kernel, KernelError, KernelOptions};
 use super::machine::{Machine, MachineOptions};
 use super::memory_map::FIRMWARE_TABLES;
 use super::post::{self, HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS, VGA};
+use super::rom::Rom;
 use super::text_mode;
 use crate::char::CharBackend;
 use crate::char::debug_exit::DebugExit;
@@ -78,10 +79,13 @@ pub enum PcError {
 }
 
 /// What starts after a reset.
+#[derive(Clone, Debug)]
 pub enum PcBoot {
     /// A kernel, in the state that firmware would leave behind.
     Kernel(Box<Kernel>, KernelOptions),
-    /// The reset vector: tests that bring their own code.
+    /// Firmware, from the reset vector.
+    Firmware(Rom),
+    /// The reset vector without a ROM: tests that bring their own code.
     ResetVector,
 }
 
@@ -161,8 +165,17 @@ impl Pc {
         if config.ram < MIN_RAM {
             return Err(PcError::TooLittleRam(config.ram));
         }
-        let extra = config.vga.as_ref().map_or(0, vga::extra_memory);
+        let rom = match &config.boot {
+            PcBoot::Firmware(rom) => Some(rom),
+            PcBoot::Kernel(..) | PcBoot::ResetVector => None,
+        };
+        let video = config.vga.as_ref().map_or(0, vga::extra_memory);
+        let extra = video + rom.map_or(0, Rom::size);
         let memory = GuestMemory::new(config.ram, extra).map_err(|source| PcError::Ram { size: config.ram, source })?;
+        if let Some(rom) = rom {
+            let mapped = rom.map(&memory);
+            debug_assert!(mapped, "memory was made with room for the ROM");
+        }
         let pins = Arc::new(CpuPins::default());
         let bus = Arc::new(Bus::new(Arc::new(memory), pins, Clock::new(config.clock)));
         let interrupts = Interrupts::build(&bus, &model);

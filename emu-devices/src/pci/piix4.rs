@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub const PMBA: u8 = 0x40;
 /// PMREGMISC: bit 0 enables the block at PMBA.
 pub const PMREGMISC: u8 = 0x80;
+/// DEVACTB: device activity B. Bit 25: a write to APMC causes an SMI.
+const DEVACTB: u8 = 0x58;
 /// The port of SMI_CMD.
 pub const APMC: u16 = 0xb2;
 /// What turns ACPI mode on at [`APMC`].
@@ -84,6 +86,9 @@ impl Piix4Pm {
         config.store(PMREGMISC, &[1]);
         // Device activity and resource registers.
         config.store(0x44, &[0xff; 0x3c]);
+        // DEVACTB with APMC_EN: there is no SMI, and firmware that finds it set up already does not wait for one. QEMU's
+        // `pc` with smm=off says the same.
+        config.preset(DEVACTB + 3, &[0x02]);
         config.preset(0x90, &1u32.to_le_bytes());
         config.store(0x90, &0xfff0u32.to_le_bytes());
         let pm = Shared::new(AcpiPm::default());
@@ -216,6 +221,7 @@ mod tests {
         assert!(bench.take_requests().contains(&Request::Map { space: Space::Port, region, tag: PM_TAG }));
         assert_eq!(config.lock().read(PMBA, 4), 0x601);
         assert_eq!(config.lock().byte(reg::INTERRUPT_LINE), 9);
+        assert_eq!(config.lock().read(DEVACTB, 4) >> 25, 1, "firmware finds SMM set up");
     }
 
     fn bench(world: &World, sci: IrqLine) -> (Bench<Piix4Pm>, FrontPanel) {

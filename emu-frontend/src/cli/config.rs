@@ -35,11 +35,15 @@ impl NamedChar {
     }
 }
 
-/// Files to boot from RAM.
+/// Files to boot from: firmware or a kernel; the built-in firmware if there is neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootFiles {
+    /// `-bios`, perhaps a name in one of `data_dirs`.
+    pub bios: Option<PathBuf>,
+    /// `-L`: folders that are searched for firmware.
+    pub data_dirs: Vec<PathBuf>,
     /// `-kernel`.
-    pub kernel: PathBuf,
+    pub kernel: Option<PathBuf>,
     /// `-initrd`, still with commas.
     pub initrd: Option<PathBuf>,
     /// `-append`.
@@ -117,9 +121,6 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
     refuse_hardware_that_is_absent(options)?;
     let mut devices = devices::parse(&options.device, &options.global, &mut warnings)?;
     let characters = Characters::collect(options, &mut devices, &mut warnings)?;
-    for path in &options.data_dir {
-        warnings.push(format!("-L {path}: emu reads no data files; ignored"));
-    }
     let boot = boot_files(options, &mut machine)?;
     let (guest_name, process_name) = names(options.name.as_deref())?;
     Ok(Outcome::Run(Box::new(Config {
@@ -209,11 +210,12 @@ fn boot_files(options: &Options, machine: &mut machine::Machine) -> Result<BootF
     let kernel = options.kernel.clone().or(machine.kernel.take());
     let initrd = options.initrd.clone().or(machine.initrd.take());
     let append = options.append.clone().or(machine.append.take());
+    let (bios, data_dirs) = (options.bios.clone().or(machine.firmware.take()), options.data_dir.clone());
     match kernel {
-        Some(kernel) => Ok(BootFiles { kernel, initrd, append: append.unwrap_or_default() }),
+        Some(_) if bios.is_some() => Err(StartError::option("bios", "cannot be combined with -kernel yet")),
         None if append.is_some() => Err(StartError::option("append", "only goes with -kernel")),
         None if initrd.is_some() => Err(StartError::option("initrd", "only goes with -kernel")),
-        None => Err(StartError::Other("nothing to boot: give -kernel FILE (-help lists all options)".into())),
+        _ => Ok(BootFiles { bios, data_dirs, kernel, initrd, append: append.unwrap_or_default() }),
     }
 }
 

@@ -15,6 +15,8 @@ const MIB: u64 = 1 << 20;
 /// What `-machine`, `-accel` and `-smp` come to.
 #[derive(Debug, Default)]
 pub struct Machine {
+    /// `-machine firmware=`.
+    pub firmware: Option<PathBuf>,
     /// `-machine kernel=`.
     pub kernel: Option<PathBuf>,
     /// `-machine initrd=`.
@@ -55,6 +57,7 @@ pub fn parse(options: &Options, warnings: &mut Vec<String>) -> Result<Machine, S
         if let Some(names) = v.take("accel")? {
             check_engines("machine", text, names.split(':'))?;
         }
+        machine.firmware = v.take("firmware")?.map(PathBuf::from).or(machine.firmware);
         machine.kernel = v.take("kernel")?.map(PathBuf::from).or(machine.kernel);
         machine.initrd = v.take("initrd")?.map(PathBuf::from).or(machine.initrd);
         machine.append = v.take("append")?.or(machine.append);

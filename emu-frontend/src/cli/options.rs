@@ -90,6 +90,12 @@ pub struct Options {
     /// write what the guest writes to port 0xe9 to a character device, as -serial
     #[arg(long, value_name = "dev", help_heading = CHARACTER)]
     pub debugcon: Vec<String>,
+    /// firmware: a ROM image of a multiple of 64 KiB, as a path or as a name in a folder of -L
+    #[arg(long, value_name = "file", help_heading = BOOT)]
+    pub bios: Option<PathBuf>,
+    /// search this folder for firmware
+    #[arg(long = "L", id = "L", value_name = "path", help_heading = BOOT)]
+    pub data_dir: Vec<PathBuf>,
     /// boot a Linux bzImage, a Multiboot image or an ELF with a PVH note
     #[arg(long, value_name = "file", help_heading = BOOT)]
     pub kernel: Option<PathBuf>,
@@ -132,9 +138,6 @@ pub struct Options {
     /// fails: emu has no hardware virtualisation
     #[arg(long, hide = true)]
     pub enable_kvm: bool,
-    /// accepted with a warning: emu reads no data files
-    #[arg(long = "L", id = "L", value_name = "path", hide = true)]
-    pub data_dir: Vec<String>,
 }
 
 /// QEMU's options that emu has not, each with the nearest thing that it has.
@@ -153,7 +156,6 @@ const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("pflash", "-kernel"),
     ("sd", "-initrd"),
     ("boot", "-kernel"),
-    ("bios", "-kernel"),
     ("dtb", "-append"),
     ("shim", "-kernel"),
     ("gdb", "-d"),
