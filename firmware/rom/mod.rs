@@ -24,6 +24,8 @@ mod post;
 mod services;
 mod vga;
 
+pub use vga::FONT_8X16;
+
 use asm::{Image, Rom, Section};
 
 /// Size of the system BIOS: E0000 to FFFFF.

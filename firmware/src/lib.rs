@@ -45,6 +45,10 @@
 pub static BIOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bios.bin"));
 /// The VGA BIOS, an option ROM for C0000.
 pub static VGA_BIOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vgabios.bin"));
+/// The 8x16 font of code page 437 in [`VGA_BIOS`]: 16 bytes to the glyph, one to the row, bit 7 leftmost.
+///
+/// Letters and symbols are Spleen 8x16's (copyright Frederic Cambus, BSD 2-Clause); lines are drawn by rule.
+pub static FONT_8X16: &[u8; 4096] = include_bytes!(concat!(env!("OUT_DIR"), "/font_8x16.bin"));
 /// Symbols of [`BIOS`], one to a line: `segment:offset name`, the 32-bit code's with segment 0.
 pub static BIOS_MAP: &str = include_str!(concat!(env!("OUT_DIR"), "/bios.map"));
 /// Symbols of [`VGA_BIOS`], likewise.
