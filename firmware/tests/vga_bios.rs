@@ -78,3 +78,73 @@ fn modes_cursor_and_bios_data() {
         assert_same(&steps, &outcomes);
     }
 }
+
+#[test]
+fn dots_and_scrolling_of_graphics_look_the_same() {
+    let mut steps = Vec::new();
+    for mode in [0x04, 0x05, 0x06, 0x0D, 0x0E, 0x0F, 0x10, 0x11, 0x12, 0x13] {
+        steps.push(call(mode, 0, 0, 0));
+        for index in 0..40 {
+            steps.push(call(0x0C00 | index % 16 | 1, 0, index * 7, index * 4));
+            // Twice, with exclusive or where that exists.
+            steps.push(call(0x0C85, 0, index * 3, 20));
+        }
+        steps.push(call(0x0D00, 0, 7, 4));
+        steps.push(call(0x0D00, 0, 3, 20));
+        // Rectangles filled with a colour, then moved up and down.
+        steps.push(call(0x0600, 0x0200, 0x0A04, 0x0F14));
+        steps.push(call(0x0600, 0x0100, 0x1004, 0x1108));
+        steps.push(call(0x0603, 0x0000, 0x0002, 0x1120));
+        steps.push(call(0x0702, 0x0300, 0x0402, 0x1218));
+        // Mode 0Fh: ours is IBM's two-plane monochrome, whose palette SeaVGABIOS does not quite have.
+        if mode != 0x0F {
+            steps.push(Step::Screen);
+        }
+    }
+    if let Some(outcomes) = both("graphics", &steps) {
+        assert_same(&steps, &outcomes);
+        assert_same_screens(&outcomes);
+    }
+}
+
+#[test]
+fn text_in_all_its_modes_is_the_same_in_memory() {
+    let mut steps = Vec::new();
+    let string = b"String\r\nwith lines\x08!";
+    steps.push(Step::Poke { segment: 0, offset: 0x700, bytes: string.to_vec() });
+    steps.push(Step::Poke { segment: 0, offset: 0x740, bytes: b"a\x01b\x02c\x03d\x04".to_vec() });
+    for (mode, segment) in [(0x01, 0xB800), (0x03, 0xB800), (0x07, 0xB000)] {
+        steps.push(call(mode, 0, 0, 0));
+        steps.push(call(0x0941, 0x001F, 50, 0));
+        steps.push(call(0x0200, 0, 0, 0x0203));
+        steps.push(call(0x0A42, 0x0000, 7, 0));
+        steps.push(call(0x0800, 0, 0, 0));
+        for character in *b"Tele\r\ntype\x08\x08X" {
+            steps.push(call(0x0E00 | u16::from(character), 7, 0, 0));
+        }
+        for _ in 0..26 {
+            steps.push(call(0x0E0A, 7, 0, 0));
+        }
+        let written = |al: u16, count, bp| {
+            Step::Int10(Call { ax: 0x1300 | al, bx: 0x0E, cx: count, dx: 0x0A05, bp, ..Call::default() })
+        };
+        steps.push(written(1, string.len() as u16, 0x700));
+        steps.push(call(0x0300, 0, 0, 0));
+        steps.push(written(2, 4, 0x740));
+        steps.push(call(0x0300, 0, 0, 0));
+        steps.push(call(0x0602, 0x7000, 0x0305, 0x0C20));
+        steps.push(call(0x0701, 0x2000, 0x0406, 0x1010));
+        steps.push(Step::Dump { segment, offset: 0, length: 4000 });
+        // Pages.
+        steps.push(call(0x0501, 0, 0, 0));
+        steps.push(call(0x0200, 0x0100, 0, 0x0102));
+        steps.push(call(0x0E50, 0, 0, 0));
+        steps.push(call(0x0F00, 0, 0, 0));
+        steps.push(call(0x0300, 0x0100, 0, 0));
+        steps.push(Step::Dump { segment: 0x40, offset: 0x4A, length: 0x1B });
+        steps.push(Step::Dump { segment, offset: 0x1000, length: 400 });
+    }
+    if let Some(outcomes) = both("text", &steps) {
+        assert_same(&steps, &outcomes);
+    }
+}
