@@ -106,7 +106,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         vga: config.vga.then(|| VgaConfig {
             memory: config.devices.vga_memory,
             rom: images.vga_rom,
-            ..VgaConfig::default()
+            font: firmware::FONT_8X16.to_vec(),
         }),
         boot: images.boot,
         options: MachineOptions {
