@@ -17,6 +17,7 @@
 //! | 89 | enter protected mode | | CF, AH = 86h |
 //! | C0 | configuration | | ES:BX table |
 //! | C1 | EBDA | | ES = segment |
+//! | C2.. | pointing device: `mouse.rs` | | |
 //! | E801, E881 | memory | | AX = CX = KiB from 1 to 16 MiB, BX = DX = 64 KiB units above; E881 in 32-bit registers |
 //! | E820 | memory map | EDX = "SMAP", EBX = 0 or as returned, ECX >= 20, ES:DI buffer | EAX = "SMAP", EBX = next or 0, ECX = 20 |
 //! | others | | | CF set, AH = 86h |
@@ -64,6 +65,7 @@ pub fn emit(rom: &mut Rom) {
             (0x91, "service.ok_ah0"),
             (0xC0, ".configuration"),
             (0xC1, ".ebda"),
+            (0xC2, "mouse"),
         ]);
         dispatch_ax(&[(0xE820, "int15.map"), (0xE801, "int15.sizes"), (0xE881, "int15.sizes32")]);
         label("int15.unsupported");

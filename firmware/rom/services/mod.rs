@@ -5,6 +5,7 @@ mod int11;
 mod int12;
 mod int15;
 mod int1a;
+mod mouse;
 mod pci_bios;
 mod pnp;
 
@@ -17,6 +18,7 @@ pub fn emit(rom: &mut Rom) {
     int12::emit(rom);
     int15::emit(rom);
     apm::emit(rom);
+    mouse::emit(rom);
     int1a::emit(rom);
     pci_bios::emit(rom);
     pnp::emit(rom);
