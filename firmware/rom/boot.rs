@@ -326,9 +326,31 @@ fn start(rom: &mut Rom) {
 /// Drives by place, and CD-ROMs.
 fn drives(rom: &mut Rom) {
     asm! { rom;
+        // Boots CD-ROM drive DL, or returns.
         label("boot.cd");
+        xor(ax, ax);
+        mov(ds, ax);
+        mov(es, ax);
+        call_far("eltorito.boot");
+        jc(".no");
+        mov(si, u32::from(rom.text("Booting from CD-ROM...\r\n")));
+        call("boot.say");
+        cmp(bx, (BOOT_SECTOR >> 4) as i32);
+        jne("boot.jump");
+        xor(bx, bx);
+        jmp("boot.jump");
+        label(".no");
         ret();
+
+        // Boots what is at place AH of the ATA channels, or returns.
         label("boot.place");
+        call_far("disk.number");
+        jc(".no");
+        cmp(dl, FIRST_CD);
+        jae("boot.cd");
+        mov(si, u32::from(rom.text("Booting from hard disk...\r\n")));
+        jmp("boot.sector");
+        label(".no");
         ret();
     }
 }

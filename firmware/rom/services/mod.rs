@@ -1,6 +1,7 @@
 //! Run-time services in F000: one file per interrupt.
 
 mod apm;
+pub mod disk;
 mod int11;
 mod int12;
 mod int15;
@@ -14,6 +15,7 @@ use super::asm::Rom;
 /// All services.
 pub fn emit(rom: &mut Rom) {
     rom.service_ends();
+    disk::emit(rom);
     int11::emit(rom);
     int12::emit(rom);
     int15::emit(rom);

@@ -1,0 +1,75 @@
+//! INT 13h: hard disks and CD-ROM drives on the two ATA channels (`ata`, `atapi`, `edd`), boot images on CDs (`eltorito`). Floppy
+//! drives are absent so far.
+
+mod ata;
+mod atapi;
+mod edd;
+mod eltorito;
+mod int13;
+pub mod tables;
+
+use crate::rom::asm::*;
+use crate::rom::layout::{BDA_SEGMENT, bda};
+
+pub fn emit(rom: &mut Rom) {
+    int13::emit(rom);
+    ata::emit(rom);
+    atapi::emit(rom);
+    edd::emit(rom);
+    eltorito::emit(rom);
+    asm! { rom;
+        label("disk.setup");
+        push(i32::from(BDA_SEGMENT));
+        pop(ds);
+        mov(ds, word_ptr(bda::EBDA));
+        call("ata.detect");
+        mov(al, byte_ptr(tables::DISK_COUNT));
+        push(i32::from(BDA_SEGMENT));
+        pop(ds);
+        mov(byte_ptr(bda::DISK_COUNT), al);
+        retf();
+        // DL = the number of the drive at place AH: twice the channel, plus one for the slave. CF if there is none. Far; changes AX,
+        // BX, CX, SI, DS.
+        label("disk.number");
+        push(i32::from(BDA_SEGMENT));
+        pop(ds);
+        mov(ds, word_ptr(bda::EBDA));
+        mov(al, tables::drive::RECORD);
+        mul(ah);
+        add(ax, tables::DRIVES);
+        mov(dl, 0x80);
+        mov(si, tables::DISK_MAP);
+        mov(cl, byte_ptr(tables::DISK_COUNT));
+        call("disk.place");
+        jnc(".found");
+        mov(dl, 0xE0);
+        mov(si, tables::CD_MAP);
+        mov(cl, byte_ptr(tables::CD_COUNT));
+        call("disk.place");
+        label(".found");
+        retf();
+        // Counts DL up to the number of record AX in the CL words at SI.
+        label("disk.place");
+        sub(cl, 1);
+        jb(".none");
+        cmp(ax, word_ptr(si));
+        je(".found");
+        add(si, 2);
+        inc(dl);
+        jmp("disk.place");
+        label(".none");
+        stc();
+        label(".found");
+        ret();
+
+        // There are no floppy services: a reset succeeds, function 15h says that there is no drive, all else times out.
+        label("floppy.function");
+        cmp(ah, 0);
+        je("disk.ok");
+        cmp(ah, 0x15);
+        mov(ah, tables::status::TIMEOUT);
+        jne("disk.end");
+        mov(frame::ah(), 0);
+        jmp("service.ok");
+    }
+}
