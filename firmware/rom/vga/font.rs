@@ -5,7 +5,7 @@
 //!
 //! | size | letters, digits, punctuation, symbols | lines and corners (B3h-DAh) | what those fonts lack |
 //! |---|---|---|---|
-//! | 8x16 | Spleen 8x16, copyright Frederic Cambus, BSD 2-Clause (crate `spleen-font`) | [`box_glyph`] | [`ART_8X16`] |
+//! | 8x16 | Spleen 8x16, copyright Frederic Cambus, BSD 2-Clause (crate `spleen-font`; licence in `SPLEEN-LICENSE`) | [`box_glyph`] | [`ART_8X16`] |
 //! | 8x14 | the 8x16 glyph without its first and last row | [`box_glyph`] | as 8x16 |
 //! | 8x8 | font8x8, public domain (crate `font8x8`, MIT) | [`box_glyph`] | [`ART_8X8`] |
 

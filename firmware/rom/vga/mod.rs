@@ -132,7 +132,7 @@ fn emit_init(rom: &mut Rom) {
         mov(byte_ptr(bda::VIDEO_CONTROL), 0x60);
         mov(byte_ptr(bda::VIDEO_SWITCHES), 0xF9u32);
         mov(byte_ptr(bda::VIDEO_FLAGS), 0x51);
-        mov(byte_ptr(bda::VIDEO_COMBINATION), 0x08);
+        mov(byte_ptr(bda::VIDEO_COMBINATION), 0x0B);
         mov(word_ptr(own::VBE_MODE), 0);
         mov(byte_ptr(own::POWER), 0);
         call("pci.find");
@@ -190,9 +190,9 @@ fn emit_tables(rom: &mut Rom) {
         label("save.secondary");
         dw(&[0x1A, rom.offset("display.combinations"), 0xC000]);
         zeros(20);
-        // Display combination table: entries, version, highest code, then pairs of displays.
+        // Display combination table: entries, version, highest code, then pairs of displays, that in use first.
         label("display.combinations");
-        db(&[16, 1, 8, 0, 0, 0, 0, 1, 0, 2, 2, 1, 0, 4, 4, 1, 0, 5, 2, 5, 0, 6, 1, 6, 5, 6, 0, 8, 1, 8, 0, 7, 2, 7, 6, 7]);
+        db(&[16, 1, 8, 0, 0, 0, 1, 0, 2, 0, 1, 2, 4, 0, 1, 4, 5, 0, 5, 2, 6, 0, 6, 1, 6, 5, 8, 0, 8, 1, 7, 0, 7, 2, 7, 6]);
         label("video.parameters");
     }
     for entry in tables::parameters() {

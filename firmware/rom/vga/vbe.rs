@@ -16,7 +16,7 @@
 //! | 0Bh | BL = 0, ECX = Hz, DX = mode | ECX: all clocks are as good |
 //! | 10h, 15h | display power, EDID: `vbe_state.rs` | |
 //!
-//! AX = 004Fh: done, 014Fh: failed, 0100h: there is no such function. Refresh rates (bit 11 of modes) do not matter to the adapter.
+//! AX = 004Fh: done, 014Fh: failed, 034Fh: not in this mode, 0100h: there is no such function. Refresh rates (bit 11 of modes) do not matter to the adapter.
 
 use super::hardware::port;
 use super::tables::{COLOURS_256, PARAMETERS_LINEAR, PARAMETERS_PLANAR};
@@ -425,6 +425,10 @@ fn emit_mode_information(rom: &mut Rom) {
         mov(eax, dword_ptr(si + 5).cs());
         mov(dword_ptr(di + 0x23).es(), eax);
         mov(dword_ptr(di + 0x3A).es(), eax);
+        // What is left of 32 bits is the program's.
+        cmp(bl, 32);
+        jne(".done");
+        mov(byte_ptr(di + 0x27).es(), 0x02);
         label(".done");
         jmp("vbe.ok");
 
@@ -546,12 +550,18 @@ fn emit_window(rom: &mut Rom) {
         label("vbe.bank");
         cmp(word_ptr(own::VBE_MODE), 0);
         je("vbe.fail");
+        // There are no windows in linear modes.
+        test(byte_ptr(own::VBE_MODE + 1), 0x40);
+        jnz(".linear");
         push(cs);
         call("vbe.window");
         mov(frame::dx(), dx);
         cmp(ax, 0x004F);
         je("vbe.ok");
         jmp("vbe.fail");
+        label(".linear");
+        mov(frame::ax(), 0x034F);
+        jmp("service.done");
 
         // The window function: registers as in function 05h; a far call. Changes AX and DX only.
         label("vbe.window");

@@ -119,6 +119,7 @@ fn emit_edid(rom: &mut Rom) {
         mov(cl, 0x18);
         call("pci.read");
         and(al, 0xF0u32);
+        or(eax, eax);
         jz(".done");
         cmp(eax, 0xFFFF_FFF0u32);
         je(".done");
