@@ -373,7 +373,7 @@ fn vbe_palette_text_and_window_work_where_seavgabios_has_none() {
         for character in *b"VBE" {
             steps.push(call(0x0E00 | u16::from(character), 0x0A, 0, 0));
         }
-        steps.push(call(0x0602, 0, 0x1A00, 0x2508));
+        steps.push(call(0x0602, 0, 0, 0x2540));
         steps.push(call(0x0200, 0, 0, 0x1B01));
         steps.push(call(0x0800, 0, 0, 0));
     }

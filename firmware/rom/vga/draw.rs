@@ -238,7 +238,8 @@ fn emit_copy(rom: &mut Rom) {
         pop(ax);
         ret();
 
-        // Sixteen bytes at a time by way of the stack, since there is one window.
+        // Through the linear framebuffer if the processor is in real mode; else by the window, sixteen bytes at a time by way of the
+        // stack, since there is one window only.
         label("copy.banked");
         push(ax);
         push(dx);
@@ -248,6 +249,28 @@ fn emit_copy(rom: &mut Rom) {
         mov(ax, dx);
         call("line.address");
         call("line.width");
+        push(fs);
+        call("flat.enter");
+        jc(".windows");
+        push(cx);
+        call("vbe.framebuffer");
+        pop(cx);
+        add(esi, eax);
+        add(edi, eax);
+        // Eight dots are a multiple of eight bytes.
+        shr(cx, 2);
+        label(".flat");
+        mov(eax, dword_ptr(esi).fs());
+        mov(dword_ptr(edi).fs(), eax);
+        add(esi, 4);
+        add(edi, 4);
+        loop_(".flat");
+        pop(fs);
+        pop(dx);
+        pop(ax);
+        ret();
+        label(".windows");
+        pop(fs);
         mov(es, local::segment());
         label(".next");
         push(edi);

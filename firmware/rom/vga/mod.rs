@@ -32,7 +32,7 @@ mod own {
 
 /// What functions keep on the stack below the caller's frame; see [`crate::rom::asm::frame`].
 mod local {
-    use crate::rom::asm::{AsmMemoryOperand, bp, byte_ptr, dword_ptr, word_ptr};
+    use crate::rom::asm::{AsmMemoryOperand, bp, byte_ptr, dword_ptr, fword_ptr, word_ptr};
 
     macro_rules! fields {
         ($($name:ident $size:ident $offset:literal;)*) => {
@@ -52,8 +52,11 @@ mod local {
     // The bank that the window shows; scratch.
     fields! { bank word_ptr 20; count word_ptr 22; colour dword_ptr 28; }
 
+    // The caller's GDTR, in `flat.enter`.
+    fields! { gdtr fword_ptr 36; }
+
     /// Bytes of all.
-    pub const SIZE: i32 = 32;
+    pub const SIZE: i32 = 40;
 }
 
 pub fn emit(rom: &mut Rom) {

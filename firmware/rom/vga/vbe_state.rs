@@ -12,8 +12,8 @@
 //! The EDID is the one at the start of the adapter's third base address register (QEMU's `docs/specs/standard-vga`), copied while the
 //! adapter is initialised; without it, one of a display of 1024x768.
 
-use super::own;
 use super::vbe::{DATA, INDEX, dispi};
+use super::{local, own};
 use crate::rom::asm::*;
 
 /// Bytes of an EDID block.
@@ -110,35 +110,24 @@ fn emit_edid(rom: &mut Rom) {
         rep().movsb();
         jmp("vbe.ok");
 
-        // Copies the adapter's EDID to ES:edid. Memory above 1 MiB is reached with limits that protected mode leaves in FS; that takes
-        // real mode. Changes EAX, EBX, ECX, DX, SI, DI.
+        // Copies the adapter's EDID to ES:edid. Changes EAX, EBX, ECX, DX, SI, DI.
         label("edid.fetch");
-        smsw(ax);
-        test(al, 1);
-        jnz(".done");
         mov(cl, 0x18);
         call("pci.read");
         and(al, 0xF0u32);
         or(eax, eax);
-        jz(".done");
+        jz(".none");
         cmp(eax, 0xFFFF_FFF0u32);
-        je(".done");
+        je(".none");
         mov(ecx, eax);
         push(fs);
         push(bp);
         mov(bp, sp);
-        sub(sp, 8);
-        sgdt(fword_ptr(bp - 8));
-        lgdt(fword_ptr(rom.at("edid.gdt")).cs());
-        mov(eax, cr0);
-        or(al, 1);
-        mov(cr0, eax);
-        mov(bx, 8);
-        mov(fs, bx);
-        and(al, 0xFEu32);
-        mov(cr0, eax);
+        sub(sp, local::SIZE);
+        call("flat.enter");
+        jc(".done");
         cmp(dword_ptr(ecx).fs(), 0xFFFF_FF00u32);
-        jne(".restore");
+        jne(".done");
         mov(di, u32::from(rom.offset("edid")));
         mov(bx, EDID_SIZE / 4);
         label(".next");
@@ -147,27 +136,45 @@ fn emit_edid(rom: &mut Rom) {
         add(ecx, 4);
         dec(bx);
         jnz(".next");
-        label(".restore");
-        mov(eax, cr0);
-        or(al, 1);
-        mov(cr0, eax);
-        mov(bx, 16);
-        mov(fs, bx);
-        and(al, 0xFEu32);
-        mov(cr0, eax);
-        lgdt(fword_ptr(bp - 8));
+        label(".done");
         mov(sp, bp);
         pop(bp);
         pop(fs);
+        label(".none");
+        ret();
+
+        // Lets FS reach all memory from address 0, or CF in virtual-8086 mode. It keeps its limit when it is loaded again, which only
+        // lets more through than before. Changes EAX and BX.
+        label("flat.enter");
+        smsw(ax);
+        test(al, 1);
+        stc();
+        jnz(".done");
+        pushf();
+        cli();
+        sgdt(local::gdtr());
+        lgdt(fword_ptr(rom.at("flat.gdt")).cs());
+        mov(eax, cr0);
+        or(al, 1);
+        mov(cr0, eax);
+        mov(bx, 8);
+        mov(fs, bx);
+        and(al, 0xFEu32);
+        mov(cr0, eax);
+        lgdt(local::gdtr());
+        xor(bx, bx);
+        mov(fs, bx);
+        popf();
+        clc();
         label(".done");
         ret();
 
         align(4);
-        label("edid.descriptors");
-        dd(&[0, 0, 0x0000_FFFF, 0x00CF_9300, 0x0000_FFFF, 0x0000_9300]);
-        label("edid.gdt");
-        dw(&[23]);
-        dd(&[rom.linear("edid.descriptors")]);
+        label("flat.descriptors");
+        dd(&[0, 0, 0x0000_FFFF, 0x00CF_9300]);
+        label("flat.gdt");
+        dw(&[15]);
+        dd(&[rom.linear("flat.descriptors")]);
         label("edid");
         db(&edid());
     }
