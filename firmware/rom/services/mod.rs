@@ -6,9 +6,11 @@ mod int11;
 mod int12;
 mod int15;
 mod int1a;
+mod keyboard;
 mod mouse;
 mod pci_bios;
 mod pnp;
+mod timer;
 
 use super::asm::Rom;
 
@@ -20,7 +22,9 @@ pub fn emit(rom: &mut Rom) {
     int12::emit(rom);
     int15::emit(rom);
     apm::emit(rom);
+    keyboard::emit(rom);
     mouse::emit(rom);
+    timer::emit(rom);
     int1a::emit(rom);
     pci_bios::emit(rom);
     pnp::emit(rom);
