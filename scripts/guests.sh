@@ -5,6 +5,8 @@
 #   cache/ARCH/initrd.gz      the installer itself
 #   cache/ARCH/busybox        a static busybox (package busybox-static)
 #   cache/ARCH/busybox.cpio   an initramfs made of it by tests/src/bin/mkinitramfs.rs
+#   cache/ARCH/disk.cpio      the same with the kernel's drivers for IDE, ext4 and ISO 9660 under /lib/disk, in the order in
+#                             which they load (package linux-image of the installer kernel's version)
 #
 # Usage: scripts/guests.sh [amd64] [i386]          (default: both)
 # Environment: EMU_CACHE, another folder instead of cache/.
@@ -100,6 +102,27 @@ make_initramfs() {
     mv "$to/busybox.cpio.part" "$to/busybox.cpio"
 }
 
+# What a disk and a CD-ROM need, each after what it needs itself. Not every kernel has all of them as modules.
+disk_modules="scsi_common scsi_mod libata ata_piix crct10dif_common crct10dif_generic crc-t10dif crc64 crc64_rocksoft_generic
+    crc64-rocksoft t10-pi sd_mod cdrom sr_mod isofs crc16 mbcache jbd2 crc32c_generic libcrc32c ext4"
+
+make_disk_initramfs() {
+    arch=$1 to=$cache/$1
+    if [ -s "$to/disk.cpio" ] && [ "$to/disk.cpio" -nt "$to/busybox.cpio" ] && [ "$to/disk.cpio" -nt "$0" ]; then return; fi
+    version=$(gzip -dc "$to/initrd.gz" | "$to/busybox" cpio -t 2>/dev/null | sed -n 's|^lib/modules/\([^/]*\)/kernel$|\1|p')
+    download "linux-image-$version:$arch" || fail "the package linux-image-$version:$arch" "$to/disk.cpio"
+    tree=$apt/tree
+    rm -rf "$tree" && mkdir -p "$tree/all" "$tree/root/lib/disk"
+    dpkg-deb -x "$apt"/deb/*.deb "$tree/all"
+    number=10
+    for module in $disk_modules; do
+        find "$tree/all" -name "$module.ko" -exec cp {} "$tree/root/lib/disk/$number-$module.ko" \;
+        number=$((number + 1))
+    done
+    (cd "$tree/root" && find lib | "$to/busybox" cpio -o -H newc 2>/dev/null) | cat "$to/busybox.cpio" - >"$to/disk.cpio.part"
+    mv "$to/disk.cpio.part" "$to/disk.cpio"
+}
+
 [ $# -gt 0 ] || set -- amd64 i386
 for arch in "$@"; do
     case $arch in
@@ -113,5 +136,6 @@ for arch in "$@"; do
     fetch_installer "$arch"
     fetch_busybox "$arch"
     make_initramfs "$arch"
+    make_disk_initramfs "$arch"
 done
 rm -rf "$apt"

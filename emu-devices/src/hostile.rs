@@ -21,6 +21,9 @@ use crate::pci::PciFunction;
 use crate::pci::config::BAR_TAG;
 use crate::port92::Port92;
 use crate::rtc::{Rtc, StartTime};
+use crate::storage::block::{Disk, Media};
+use crate::storage::ide::{Ide, Kind};
+use crate::storage::image::MemoryImage;
 use crate::testbench::{Bench, World};
 use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
@@ -32,6 +35,7 @@ use emu_core::device::{Device, Region, ResetKind, Space, ports};
 use emu_core::irq::{CpuPins, InterruptSource, IrqInput, IrqLine};
 use fastrand::Rng;
 use serde_json::Value;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 const SEEDS: u64 = 8;
@@ -84,7 +88,9 @@ fn damage(random: &mut Rng, state: &mut Value) {
         Value::Bool(b) if random.u8(0..8) == 0 => *b = !*b,
         Value::Array(items) => {
             if let (0, Some(item)) = (random.u8(0..16), items.first().cloned()) {
-                items.extend(std::iter::repeat_n(item, 5000));
+                // As many as make a megabyte, lest the test itself runs out of memory.
+                let more = ((1 << 20) / item.to_string().len().max(1)).min(5000);
+                items.extend(std::iter::repeat_n(item, more));
             } else if random.u8(0..16) == 0 {
                 items.clear();
             }
@@ -285,6 +291,55 @@ fn hostile_guest_cannot_break_the_apics() {
     );
 }
 
+/// Two drives with small media, so that transfers end.
+fn ide(clock: ClockMode) -> (Ide, Media) {
+    let image = |len| Box::new(MemoryImage::zeros(len));
+    let mut ide = Ide::new([line(), line()]);
+    let disk = Disk::with_image("hd", false, clock, "disk", image(64 * 512)).expect("a thread");
+    let cd = Disk::with_image("cd", true, clock, "disc", image(20 * 2048)).expect("a thread");
+    let media = cd.media();
+    ide.connect(0, Kind::Disk, disk);
+    ide.connect(1, Kind::CdRom, cd);
+    ide.config().lock().write(4, 2, 5);
+    (ide, media)
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_ide_function() {
+    let handle = RefCell::new(None);
+    torment(
+        || {
+            let (ide, media) = ide(ClockMode::Icount { shift: 0 });
+            handle.replace(Some(media));
+            ide
+        },
+        &[(Space::Port, ports(0xc000, 16))],
+        |random, bench| {
+            bench.device.config().lock().write(4, 2, random.u32(0..8));
+            // A descriptor table where bus masters are likely to look.
+            let bytes: Vec<u8> = (0..64).map(|_| random.u8(..)).collect();
+            bench.world.memory().write(random.u64(0..0x1000), &bytes);
+            // A selected drive and a command, whole, so that transfers happen at all.
+            let commands = [0x20, 0x25, 0x30, 0x35, 0xa0, 0xc4, 0xc5, 0xc6, 0xc8, 0xca, 0xe7, 0xec];
+            for (port, value) in [(0x3f6, 0), (0x1f1, random.u8(0..2)), (0x1f2, random.u8(0..20)), (0x1f3, 1)] {
+                bench.out8(port, value);
+            }
+            bench.out8(0x1f6, [0xe0, 0xf0][random.usize(0..2)]);
+            bench.out8(0x1f7, commands[random.usize(0..commands.len())]);
+            if let (Some(media), true) = (&*handle.borrow(), random.u8(0..8) == 0) {
+                let _ = match random.bool() {
+                    true => media.eject(random.bool()),
+                    false => media.insert("x", Box::new(MemoryImage::zeros(4096)), random.bool()),
+                };
+            }
+            for _ in 0..random.u32(0..300) {
+                bench.out16(0x1f0, random.u16(..));
+                bench.in32(0x1f0);
+            }
+        },
+    );
+}
+
 #[test]
 fn hostile_guest_cannot_break_a_whole_pc() {
     for seed in 0..4 {
@@ -303,6 +358,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
             debug_exit: Some(DebugExit::DEFAULT),
             testdev: true,
             vga: Some(VgaConfig::default()),
+            ide: Default::default(),
             boot: PcBoot::ResetVector,
             options: MachineOptions::default(),
         };

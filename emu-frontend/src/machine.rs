@@ -2,19 +2,22 @@
 
 use crate::char::Characters;
 use crate::cli::config::{Config, SERIAL_PORTS};
+use crate::cli::drive::{IDE_DRIVES, MediaKind};
 use crate::cli::error::StartError;
 use crate::cli::value::show_size;
 use crate::dev::stats;
 use crate::monitor;
 use crate::remote::Remote;
 use crate::run::BootImages;
-use crate::{daemon, exit, report};
+use crate::{daemon, exit, image, report};
 use emu_core::clock::ClockMode;
 use emu_core::device::Region;
 use emu_devices::board::machine::{MachineOptions, Outcome};
 use emu_devices::board::pc::{Pc, PcConfig, PcError};
 use emu_devices::char::CharBackend;
 use emu_devices::rtc::StartTime;
+use emu_devices::storage::block::Disk;
+use emu_devices::storage::ide::Kind;
 use emu_devices::video::VgaConfig;
 use std::sync::Arc;
 
@@ -24,6 +27,13 @@ use std::sync::Arc;
 /// The machine cannot be built, or what it is to boot cannot be.
 pub fn run(config: &Config, images: BootImages, mut characters: Characters) -> Result<String, StartError> {
     let pc = build(config, images, &mut characters)?;
+    for media in pc.media.iter().cloned() {
+        exit::at_exit(move |patience| {
+            if let Err(e) = media.settle(patience) {
+                report::complain(&format!("{}: not everything is on the disk: {e}", media.info().name));
+            }
+        });
+    }
     let remote = Arc::new(Remote::new(&pc, config.guest_name.clone().unwrap_or_default()));
     let mut machine = pc.machine;
     let control = machine.control();
@@ -108,6 +118,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
             rom: images.vga_rom,
             font: firmware::FONT_8X16.to_vec(),
         }),
+        ide: drives(config, clock)?,
         boot: images.boot,
         options: MachineOptions {
             no_reboot: config.no_reboot,
@@ -116,4 +127,25 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
             icount_sleep: config.icount.is_none_or(|icount| icount.sleep),
         },
     })
+}
+
+/// The drives with their images open.
+fn drives(config: &Config, clock: ClockMode) -> Result<[Option<(Kind, Disk)>; IDE_DRIVES], StartError> {
+    let mut drives: [Option<(Kind, Disk)>; IDE_DRIVES] = Default::default();
+    for (drive, spec) in drives.iter_mut().zip(&config.drives) {
+        let Some(spec) = spec else { continue };
+        let (kind, removable) = match spec.media {
+            MediaKind::Disk => (Kind::Disk, false),
+            MediaKind::Cdrom => (Kind::CdRom, true),
+        };
+        let disk = match &spec.file {
+            Some(file) => {
+                let image = image::open(file, spec.mode).map_err(|problem| spec.error(problem))?;
+                Disk::with_image(&spec.name, removable, clock, &file.display().to_string(), image)
+            }
+            None => Disk::new(&spec.name, removable, clock),
+        };
+        *drive = Some((kind, disk.map_err(|e| spec.error(format!("cannot start the drive's thread: {e}")))?));
+    }
+    Ok(drives)
 }

@@ -6,6 +6,7 @@ mod daemon;
 mod dev;
 mod display;
 mod exit;
+mod image;
 mod log;
 mod machine;
 mod monitor;

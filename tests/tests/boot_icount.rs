@@ -49,6 +49,7 @@ fn boot(arch: &str) -> Trace {
         debug_exit: None,
         testdev: false,
         vga: None,
+        ide: Default::default(),
         boot: PcBoot::Kernel(Box::new(kernel), options),
         // A guest that waits is not waited for.
         options: MachineOptions { no_reboot: true, icount_sleep: false, ..MachineOptions::default() },

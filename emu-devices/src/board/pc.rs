@@ -7,7 +7,7 @@
 //!         16 wired-OR ISA lines; IRQ0 is input 2 of the I/O APIC
 //! ```
 //! Devices poll in the order in which they are plugged in. A processor model without APIC gets the 8259 pair's INTR
-//! directly, and no I/O APIC. Deliberately absent, for now: IDE, floppy, network, USB.
+//! directly, and no I/O APIC. Deliberately absent, for now: floppy, network, USB.
 
 use super::acpi::{AcpiConfig, AcpiTables};
 use super::boot_state::{BootState, firmware_mtrrs};
@@ -15,7 +15,7 @@ use super::fw_cfg::FwCfg;
 use super::kernel::{Kernel, KernelError, KernelOptions};
 use super::machine::{Machine, MachineOptions};
 use super::memory_map::FIRMWARE_TABLES;
-use super::post::{self, HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS, VGA};
+use super::post::{self, HOST_BRIDGE, IDE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS, VGA};
 use super::rom::Rom;
 use super::text_mode;
 use crate::char::CharBackend;
@@ -37,7 +37,8 @@ use crate::pci::piix3::{Piix3, Piix3Core};
 use crate::pci::piix4::{FrontPanel, Piix4Pm};
 use crate::port92::Port92;
 use crate::rtc::{CmosLayout, Rtc, StartTime};
-use crate::storage::block::Media;
+use crate::storage::block::{Disk, Media};
+use crate::storage::ide::{Geometry, Ide, Kind};
 use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
 use crate::video::vga::{self, Vga};
@@ -109,6 +110,8 @@ pub struct PcConfig {
     pub testdev: bool,
     /// The graphics card, if there is one.
     pub vga: Option<VgaConfig>,
+    /// The drives on the IDE channels: 0 and 1 on the first, 2 and 3 on the second.
+    pub ide: [Option<(Kind, Disk)>; 4],
     /// What starts.
     pub boot: PcBoot,
     /// How the machine reacts to its guest.
@@ -194,6 +197,10 @@ impl Pc {
             fpu: model.supports(Feature::Fpu),
             mouse: true,
             floppies: [0; 2],
+            disks: std::array::from_fn(|unit| match config.ide.get(unit) {
+                Some(Some((Kind::Disk, disk))) => Some(Geometry::of(disk.sectors())),
+                _ => None,
+            }),
             boot_order: [2, 3, 0],
         });
         bus.attach(Box::new(rtc));
@@ -227,6 +234,15 @@ impl Pc {
         let piix3 = Piix3::new(std::array::from_fn(isa));
         let intx = piix3.core();
         pci.plug(&bus, ISA_BRIDGE, piix3);
+        let mut media = Vec::new();
+        let mut ide = Ide::new([isa(14), isa(15)]);
+        for (unit, drive) in config.ide.into_iter().enumerate() {
+            if let Some((kind, disk)) = drive {
+                media.push(disk.media());
+                ide.connect(unit, kind, disk);
+            }
+        }
+        pci.plug(&bus, IDE, ide);
         let pm = Piix4Pm::new(isa(9));
         let front_panel = pm.front_panel();
         pci.plug(&bus, POWER_MANAGEMENT, pm);
@@ -237,7 +253,7 @@ impl Pc {
         let boot = boot(config.boot, model, present, config.vga);
         let machine = Machine::new(bus, vcpu, boot, config.options);
         let controllers = interrupts.controllers;
-        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display, media: Vec::new(), controllers })
+        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display, media, controllers })
     }
 }
 

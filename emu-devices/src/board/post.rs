@@ -16,6 +16,8 @@ use emu_core::bus::Bus;
 pub const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
 /// The PCI-to-ISA bridge.
 pub const ISA_BRIDGE: DevFn = DevFn::new(1, 0);
+/// The IDE function.
+pub const IDE: DevFn = DevFn::new(1, 1);
 /// Power management.
 pub const POWER_MANAGEMENT: DevFn = DevFn::new(1, 3);
 /// The graphics card, if there is one.
@@ -39,6 +41,10 @@ pub fn initialise(bus: &Bus, serials: [bool; 4]) {
     for (i, irq) in PIRQ_IRQS.into_iter().enumerate() {
         config_write(bus, ISA_BRIDGE, PIRQRC + i as u8, 1, irq.into());
     }
+    // IDE: bus masters at C000h, both channels' IDETIM enabled.
+    config_write(bus, IDE, reg::BAR0 + 16, 4, 0xc000);
+    config_write(bus, IDE, 0x40, 4, 0x8000_8000);
+    config_write(bus, IDE, reg::COMMAND, 2, (command::IO | command::MASTER).into());
     config_write(bus, POWER_MANAGEMENT, PMBA, 4, PM_BASE.into());
     config_write(bus, POWER_MANAGEMENT, PMREGMISC, 1, 1);
     config_write(bus, POWER_MANAGEMENT, reg::COMMAND, 2, command::IO.into());

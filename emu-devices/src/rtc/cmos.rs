@@ -4,9 +4,18 @@
 //! hands to its firmware.
 
 use super::Rtc;
+use crate::storage::ide::Geometry;
 
 /// Diskette drive types, two nibbles.
 const FLOPPY_TYPES: u8 = 0x10;
+/// Hard disk types, two nibbles: 15 for an extended type.
+const DISK_TYPES: u8 = 0x12;
+/// Extended types of the two disks; 47 for the user's parameters.
+const EXTENDED_DISK_TYPES: [u8; 2] = [0x19, 0x1a];
+/// Parameters of disks of type 47, nine bytes each.
+const DISK_PARAMETERS: [u8; 2] = [0x1b, 0x24];
+/// How firmware translates each disk's geometry, two bits each: 0 not at all, 1 by LBA.
+const TRANSLATION: u8 = 0x39;
 const EQUIPMENT: u8 = 0x14;
 const BASE_MEMORY: u8 = 0x15;
 const EXTENDED_MEMORY: [u8; 2] = [0x17, 0x30];
@@ -37,6 +46,8 @@ pub struct CmosLayout {
     pub mouse: bool,
     /// CMOS types of the two diskette drives: 0 for none, 4 for 1.44 MB.
     pub floppies: [u8; 2],
+    /// Hard disks on the IDE channels.
+    pub disks: [Option<Geometry>; 4],
     /// Boot devices in order: 1 diskette, 2 disk, 3 CD-ROM, 4 network, 0 for none.
     pub boot_order: [u8; 3],
 }
@@ -56,6 +67,7 @@ impl Rtc {
         self.set_number(FURTHER_CPUS, 1, u64::from(layout.cpus.saturating_sub(1).min(255)));
         let [first, second] = layout.floppies;
         self.set_byte(FLOPPY_TYPES, first << 4 | second & 15);
+        self.set_disks(&layout.disks);
         let on = |present: bool, bit: u8| if present { bit } else { 0 };
         let equipment = on(layout.fpu, EQUIPMENT_FPU)
             | on(layout.mouse, EQUIPMENT_MOUSE)
@@ -68,6 +80,24 @@ impl Rtc {
         let sum = (0x10..=0x2d).map(|i| u64::from(self.byte(i))).sum::<u64>();
         self.set_byte(CHECKSUM, (sum >> 8) as u8);
         self.set_byte(CHECKSUM + 1, sum as u8);
+    }
+
+    fn set_disks(&mut self, disks: &[Option<Geometry>; 4]) {
+        let mut types = 0;
+        for (i, geometry) in disks.iter().take(2).enumerate() {
+            let Some(geometry) = geometry else { continue };
+            types |= if i == 0 { 0xf0 } else { 0x0f };
+            self.set_byte(EXTENDED_DISK_TYPES[i], 47);
+            let [low, high] = geometry.cylinders.to_le_bytes();
+            // More than eight heads show in the control byte; no write precompensation; landing zone at the end.
+            let control = 0xc0 | if geometry.heads > 8 { 8 } else { 0 };
+            let parameters = [low, high, geometry.heads, 0xff, 0xff, control, low, high, geometry.sectors];
+            parameters.into_iter().zip(DISK_PARAMETERS[i]..).for_each(|(byte, at)| self.set_byte(at, byte));
+        }
+        self.set_byte(DISK_TYPES, types);
+        let translation = |geometry: &Option<Geometry>| u8::from(geometry.is_some_and(|g| g.cylinders > 1024));
+        let bits = disks.iter().enumerate().map(|(i, geometry)| translation(geometry) << (2 * i));
+        self.set_byte(TRANSLATION, bits.sum());
     }
 
     fn set_number(&mut self, index: u8, bytes: u8, value: u64) {
@@ -90,6 +120,7 @@ mod tests {
         fpu: true,
         mouse: true,
         floppies: [4, 0],
+        disks: [None; 4],
         boot_order: [2, 1, 3],
     };
 
@@ -118,6 +149,16 @@ mod tests {
         assert_eq!(number(&rtc, 0x34, 2), (3072 - 16) * 16);
         assert_eq!(number(&rtc, 0x5b, 3), 5 << 14);
         assert_eq!(rtc.byte(0x14), 0x06);
+    }
+
+    #[test]
+    fn cmos_disks_have_type_47_with_their_geometry() {
+        let mut rtc = Rtc::new(IrqLine::unconnected(), StartTime::default());
+        let small = Geometry { cylinders: 20, heads: 16, sectors: 63 };
+        let large = Geometry { cylinders: 16_383, heads: 16, sectors: 63 };
+        rtc.set_layout(&CmosLayout { disks: [Some(small), None, Some(large), None], ..PC });
+        assert_eq!((rtc.byte(0x12), rtc.byte(0x19), rtc.byte(0x1a), rtc.byte(0x39)), (0xf0, 47, 0, 0x10));
+        assert_eq!((0x1b..0x24).map(|i| rtc.byte(i)).collect::<Vec<_>>(), [20, 0, 16, 255, 255, 0xc8, 20, 0, 63]);
     }
 
     #[test]

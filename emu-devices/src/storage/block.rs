@@ -224,6 +224,8 @@ impl Media {
     pub fn insert(&self, file: &str, image: Box<dyn Image>, force: bool) -> Result<(), MediaError> {
         self.take_out(force)?;
         self.put(file, image);
+        // The drive may have been looked at while it was empty.
+        self.slot.lock().changed = true;
         self.notify();
         Ok(())
     }

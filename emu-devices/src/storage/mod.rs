@@ -1,4 +1,5 @@
 //! Storage: what devices and host files agree on ([`block`]), and the devices.
 
 pub mod block;
+pub mod ide;
 pub mod image;

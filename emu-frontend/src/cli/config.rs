@@ -3,6 +3,7 @@
 use super::chardev::{self, CharKind, CharSpec, CharTarget};
 use super::cpu;
 use super::devices::{self, Devices};
+use super::drive::{self, DriveSpec, IDE_DRIVES};
 use super::error::{StartError, nearest};
 use super::machine;
 use super::options::Options;
@@ -73,6 +74,8 @@ pub struct Config {
     pub devices: Devices,
     /// Whether there is a graphics card; its memory is with the devices.
     pub vga: bool,
+    /// Drives on the IDE channels.
+    pub drives: [Option<DriveSpec>; IDE_DRIVES],
     /// Guest reset ends the emulator.
     pub no_reboot: bool,
     /// Guest power-off stops the machine.
@@ -121,6 +124,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
     refuse_hardware_that_is_absent(options)?;
     let mut devices = devices::parse(&options.device, &options.global, &mut warnings)?;
     let characters = Characters::collect(options, &mut devices, &mut warnings)?;
+    let drives = drive::parse(options, &mut warnings)?;
     let boot = boot_files(options, &mut machine)?;
     let (guest_name, process_name) = names(options.name.as_deref())?;
     Ok(Outcome::Run(Box::new(Config {
@@ -134,6 +138,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         monitors: characters.monitors,
         vga: has_vga(options, &devices)?,
         devices,
+        drives,
         no_reboot: options.no_reboot,
         no_shutdown: options.no_shutdown,
         paused: options.paused,

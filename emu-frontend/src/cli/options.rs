@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 const STANDARD: &str = "Standard options";
+const BLOCK: &str = "Block device options";
 const DISPLAY: &str = "Display options";
 const NETWORK: &str = "Network options";
 const CHARACTER: &str = "Character device options";
@@ -53,6 +54,31 @@ pub struct Options {
     /// do not add default devices
     #[arg(long, help_heading = STANDARD)]
     pub nodefaults: bool,
+    /// raw image of the first hard disk, on the first IDE channel; a bare file name is the same
+    #[arg(long, value_name = "file", help_heading = BLOCK)]
+    pub hda: Option<PathBuf>,
+    /// the second hard disk
+    #[arg(long, value_name = "file", help_heading = BLOCK)]
+    pub hdb: Option<PathBuf>,
+    /// the third hard disk, first on the second channel
+    #[arg(long, value_name = "file", help_heading = BLOCK)]
+    pub hdc: Option<PathBuf>,
+    /// the fourth hard disk
+    #[arg(long, value_name = "file", help_heading = BLOCK)]
+    pub hdd: Option<PathBuf>,
+    /// image of a CD-ROM, in the place of the third hard disk
+    #[arg(long, value_name = "file", help_heading = BLOCK)]
+    pub cdrom: Option<PathBuf>,
+    /// add a drive with an image
+    #[arg(
+        long,
+        value_name = "[file=file][,if=ide][,index=i | ,bus=n][,unit=m][,media=disk|cdrom][,format=raw][,snapshot=on|off][,readonly=on|off][,cache=writethrough|writeback|none|directsync|unsafe][,id=name]",
+        help_heading = BLOCK
+    )]
+    pub drive: Vec<String>,
+    /// write to temporary files instead of hard disk images
+    #[arg(long, help_heading = BLOCK)]
+    pub snapshot: bool,
     /// select the display; only none so far
     #[arg(long, value_name = "type", help_heading = DISPLAY)]
     pub display: Option<String>,
@@ -142,19 +168,12 @@ pub struct Options {
 
 /// QEMU's options that emu has not, each with the nearest thing that it has.
 const NOT_IMPLEMENTED: &[(&str, &str)] = &[
-    ("hda", "-initrd"),
-    ("hdb", "-initrd"),
-    ("hdc", "-initrd"),
-    ("hdd", "-initrd"),
-    ("cdrom", "-initrd"),
-    ("fda", "-initrd"),
-    ("fdb", "-initrd"),
-    ("drive", "-initrd"),
-    ("blockdev", "-initrd"),
-    ("snapshot", "-initrd"),
-    ("mtdblock", "-initrd"),
+    ("fda", "-hda"),
+    ("fdb", "-hdb"),
+    ("blockdev", "-drive"),
+    ("mtdblock", "-drive"),
     ("pflash", "-kernel"),
-    ("sd", "-initrd"),
+    ("sd", "-drive"),
     ("boot", "-kernel"),
     ("dtb", "-append"),
     ("shim", "-kernel"),
@@ -222,7 +241,7 @@ const NOT_IMPLEMENTED: &[(&str, &str)] = &[
 /// Rewrites QEMU's spelling for clap: one dash or two, value in the next argument whatever it looks like.
 ///
 /// # Errors
-/// An option that is unknown, not implemented or lacks its value; a bare argument, which would be a disk image.
+/// An option that is unknown, not implemented or lacks its value.
 pub fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, StartError> {
     let command = Options::command();
     let mut normal = Vec::new();
@@ -230,9 +249,11 @@ pub fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<Os
     while let Some(argument) = arguments.next() {
         let shown = argument.to_string_lossy().into_owned();
         let Some(name) = shown.strip_prefix("--").or_else(|| shown.strip_prefix('-')).filter(|n| !n.is_empty()) else {
-            return Err(StartError::Other(format!(
-                "{shown}: disk images are not implemented; boot from RAM with -kernel and -initrd"
-            )));
+            // A bare name is the first hard disk.
+            let mut word = OsString::from("--hda=");
+            word.push(argument);
+            normal.push(word);
+            continue;
         };
         let Some(option) = command.get_arguments().find(|a| is_called(a, name)) else {
             return Err(unknown(&command, name));
@@ -281,8 +302,9 @@ impl Options {
 
 /// The `-help` text, in the shape that scripts grep: each option begins a line with its single dash.
 pub fn help_text(program: &str) -> String {
-    let mut text =
-        format!("usage: {program} [options]\n       {program} dev disasm|block|run-case|lockstep|stats [options]\n");
+    let mut text = format!(
+        "usage: {program} [options] [disk_image]\n       {program} dev disasm|block|run-case|lockstep|stats [options]\n"
+    );
     let mut heading = "";
     let command = Options::command();
     for option in command.get_arguments().filter(|a| !a.is_hide_set()) {
@@ -364,10 +386,7 @@ mod tests {
         assert_eq!(line(&["-kernal", "x"]), "-kernal: invalid option; nearest is -kernel");
         assert_eq!(line(&["-m"]), "-m: requires an argument");
         assert_eq!(line(&["-gdb", "tcp::1"]), "-gdb: not implemented; nearest is -d");
-        assert_eq!(
-            line(&["disk.img"]),
-            "disk.img: disk images are not implemented; boot from RAM with -kernel and -initrd"
-        );
+        assert_eq!(read(&["disk.img"]).unwrap().hda, Some(PathBuf::from("disk.img")));
     }
 
     #[test]

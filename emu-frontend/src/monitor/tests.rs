@@ -26,6 +26,7 @@ fn config() -> PcConfig {
         debug_exit: None,
         testdev: false,
         vga: None,
+        ide: Default::default(),
         boot: PcBoot::ResetVector,
         options: MachineOptions { paused: true, ..MachineOptions::default() },
     }

@@ -16,6 +16,7 @@ fn config(model: &str, boot: PcBoot) -> PcConfig {
         debug_exit: None,
         testdev: false,
         vga: None,
+        ide: Default::default(),
         boot,
         options: MachineOptions { no_reboot: true, icount_sleep: false, ..MachineOptions::default() },
     }

@@ -1,0 +1,234 @@
+//! Drives as `-drive`, `-hda` to `-hdd` and `-cdrom` name them.
+//!
+//! Deliberately absent, so far: interfaces other than IDE, formats other than raw, throttling, and `werror` and
+//! `rerror` other than `report`.
+
+use super::error::StartError;
+use super::options::Options;
+use super::value::KeyValues;
+use crate::image::{Cache, Mode};
+use std::path::PathBuf;
+
+/// IDE drives of a PC.
+pub const IDE_DRIVES: usize = 4;
+
+/// What a drive takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaKind {
+    /// A hard disk.
+    Disk,
+    /// A CD-ROM.
+    Cdrom,
+}
+
+/// One drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriveSpec {
+    /// Its name in the monitor.
+    pub name: String,
+    /// What it takes.
+    pub media: MediaKind,
+    /// What is in it.
+    pub file: Option<PathBuf>,
+    /// How that is opened.
+    pub mode: Mode,
+    option: String,
+    text: String,
+}
+
+impl DriveSpec {
+    /// An error about this drive that names its option.
+    pub fn error(&self, problem: impl Into<String>) -> StartError {
+        StartError::value(&self.option, self.text.as_str(), problem)
+    }
+}
+
+/// A drive that may not have its place yet.
+struct Asked {
+    spec: DriveSpec,
+    id: Option<String>,
+    unit: Option<usize>,
+}
+
+/// The IDE drives that the options ask for, each in its place.
+///
+/// # Errors
+/// A wrong value, or two drives in one place.
+pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<[Option<DriveSpec>; IDE_DRIVES], StartError> {
+    let mut asked = Vec::new();
+    let disks = [("hda", &o.hda), ("hdb", &o.hdb), ("hdc", &o.hdc), ("hdd", &o.hdd)];
+    for (unit, (option, file)) in disks.into_iter().enumerate() {
+        asked.extend(file.as_ref().map(|file| Asked::plain(option, file, MediaKind::Disk, unit, o.snapshot)));
+    }
+    asked.extend(o.cdrom.as_ref().map(|file| Asked::plain("cdrom", file, MediaKind::Cdrom, 2, o.snapshot)));
+    for text in &o.drive {
+        asked.push(Asked::parse(text, o.snapshot, warnings)?);
+    }
+    let mut places: [Option<DriveSpec>; IDE_DRIVES] = Default::default();
+    // Drives without a place go where the others leave room.
+    let (placed, free): (Vec<_>, Vec<_>) = asked.into_iter().partition(|drive| drive.unit.is_some());
+    for drive in placed.into_iter().chain(free) {
+        let Some(unit) = drive.unit.or_else(|| places.iter().position(Option::is_none)) else {
+            return Err(drive.spec.error(format!("a PC has {IDE_DRIVES} IDE drives")));
+        };
+        if let Some(there) = &places[unit] {
+            let (bus, slot, option) = (unit / 2, unit % 2, &there.option);
+            return Err(drive
+                .spec
+                .error(format!("drive with bus={bus}, unit={slot} exists: -{option} {}", there.text)));
+        }
+        let kind = if drive.spec.media == MediaKind::Disk { "hd" } else { "cd" };
+        let name = drive.id.unwrap_or_else(|| format!("ide{}-{kind}{}", unit / 2, unit % 2));
+        if let Some(other) = places.iter().flatten().find(|other| other.name == name) {
+            return Err(drive.spec.error(format!("duplicate drive id '{name}': -{} {}", other.option, other.text)));
+        }
+        places[unit] = Some(DriveSpec { name, ..drive.spec });
+    }
+    // A PC has an empty CD-ROM drive unless told otherwise.
+    if places[2].is_none() && !o.nodefaults {
+        places[2] = Some(DriveSpec {
+            name: "ide1-cd0".into(),
+            media: MediaKind::Cdrom,
+            file: None,
+            mode: Mode { read_only: true, ..Mode::default() },
+            option: "cdrom".into(),
+            text: String::new(),
+        });
+    }
+    Ok(places)
+}
+
+impl Asked {
+    fn plain(option: &str, file: &std::path::Path, media: MediaKind, unit: usize, snapshot: bool) -> Asked {
+        let cdrom = media == MediaKind::Cdrom;
+        let mode = Mode { read_only: cdrom, snapshot: snapshot && !cdrom, ..Mode::default() };
+        let text = file.display().to_string();
+        let file = Some(file.to_owned());
+        let spec = DriveSpec { name: String::new(), media, file, mode, option: option.into(), text };
+        Asked { spec, id: None, unit: Some(unit) }
+    }
+
+    fn parse(text: &str, snapshot: bool, warnings: &mut Vec<String>) -> Result<Asked, StartError> {
+        let mut v = KeyValues::parse("drive", text, "");
+        let file = v.take("file")?.filter(|file| !file.is_empty()).map(PathBuf::from);
+        match v.take("if")?.as_deref() {
+            None | Some("ide") => {}
+            Some(other) => return Err(v.error(format!("'if={other}' is not implemented; implemented: ide"))),
+        }
+        let raw = match v.take("format")?.as_deref() {
+            None => false,
+            Some("raw") => true,
+            Some(other) => return Err(v.error(format!("'format={other}' is not implemented; implemented: raw"))),
+        };
+        let media = match v.take("media")?.as_deref() {
+            None | Some("disk") => MediaKind::Disk,
+            Some("cdrom") => MediaKind::Cdrom,
+            Some(other) => return Err(v.error(format!("'media={other}': expected disk or cdrom"))),
+        };
+        let bare = v.take_bool("readonly")?;
+        let read_only = v.take_bool("read-only")?.or(bare).unwrap_or(media == MediaKind::Cdrom);
+        let cache = match v.take("cache")?.as_deref() {
+            None | Some("writeback") => Cache::Writeback,
+            Some("writethrough") => Cache::Writethrough,
+            Some("unsafe") => Cache::Unsafe,
+            Some(direct @ ("none" | "directsync")) => {
+                warnings.push(format!("-drive {text}: cache={direct}: the host's page cache is used all the same"));
+                if direct == "none" { Cache::Writeback } else { Cache::Writethrough }
+            }
+            Some(other) => {
+                let known = "none, writeback, unsafe, directsync, writethrough";
+                return Err(v.error(format!("'cache={other}': expected {known}")));
+            }
+        };
+        let snapshot = v.take_bool("snapshot")?.unwrap_or(snapshot && media == MediaKind::Disk);
+        if let Some(aio) = v.take("aio")?.filter(|aio| aio != "threads") {
+            return Err(v.error(format!("'aio={aio}' is not implemented; implemented: threads")));
+        }
+        for key in ["werror", "rerror"] {
+            if let Some(action) = v.take(key)?.filter(|action| action != "report") {
+                return Err(v.error(format!("'{key}={action}' is not implemented; implemented: report")));
+            }
+        }
+        let id = v.take("id")?;
+        let most = IDE_DRIVES as u64 - 1;
+        let (index, bus, unit) = (v.take_number("index", most)?, v.take_number("bus", 1)?, v.take_number("unit", 1)?);
+        let unit = match (index, bus, unit) {
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
+                return Err(v.error("'index' cannot be used with 'bus' and 'unit'"));
+            }
+            (Some(index), ..) => Some(index),
+            (None, None, None) => None,
+            (None, bus, unit) => Some(2 * bus.unwrap_or(0) + unit.unwrap_or(0)),
+        };
+        v.finish()?;
+        if media == MediaKind::Disk && file.is_none() {
+            return Err(v.error("a hard disk needs file=FILE"));
+        }
+        if media == MediaKind::Disk && read_only {
+            return Err(v.error("an IDE hard disk cannot be read-only; snapshot=on leaves the file alone"));
+        }
+        let mode = Mode { read_only, snapshot: snapshot && !read_only, cache, raw };
+        let spec = DriveSpec { name: String::new(), media, file, mode, option: "drive".into(), text: text.into() };
+        Ok(Asked { spec, id, unit: unit.map(|unit| unit as usize) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    fn drives(words: &[&str]) -> Result<[Option<DriveSpec>; 4], String> {
+        let options = Options::read(words.iter().map(OsString::from)).map_err(|e| e.line())?;
+        parse(&options, &mut Vec::new()).map_err(|e| e.line())
+    }
+
+    fn names(words: &[&str]) -> Vec<String> {
+        drives(words).unwrap().iter().map(|d| d.as_ref().map_or("-".into(), |d| d.name.clone())).collect()
+    }
+
+    #[test]
+    fn drives_get_their_places_and_names() {
+        assert_eq!(names(&[]), ["-", "-", "ide1-cd0", "-"]);
+        assert_eq!(names(&["-nodefaults"]), ["-", "-", "-", "-"]);
+        assert_eq!(names(&["-hdb", "b", "-cdrom", "c", "-drive", "file=x"]), ["ide0-hd0", "ide0-hd1", "ide1-cd0", "-"]);
+        assert_eq!(
+            names(&["-drive", "file=a,index=3", "-drive", "file=b,id=boot"]),
+            ["boot", "-", "ide1-cd0", "ide1-hd1"]
+        );
+        assert_eq!(names(&["-drive", "file=a,bus=1,unit=1,media=cdrom", "disk.img"])[3], "ide1-cd1");
+        assert_eq!(names(&["disk.img"])[0], "ide0-hd0");
+    }
+
+    #[test]
+    fn drive_properties_are_read() {
+        let drive = |text: &str| drives(&["-snapshot", "-drive", text]).unwrap()[0].clone().unwrap();
+        let d = drive("file=/a,,b,format=raw,if=ide,cache=unsafe,snapshot=off");
+        assert_eq!(d.file, Some("/a,b".into()));
+        assert_eq!(d.mode, Mode { read_only: false, snapshot: false, cache: Cache::Unsafe, raw: true });
+        assert!(drive("file=a").mode.snapshot);
+        let cd = drive("media=cdrom,file=a,index=0");
+        assert!(cd.mode.read_only && !cd.mode.snapshot);
+    }
+
+    #[test]
+    fn wrong_drives_are_refused_in_one_line() {
+        for (text, part) in [
+            ("file=a,if=virtio", "'if=virtio' is not implemented"),
+            ("file=a,format=qcow2", "'format=qcow2' is not implemented"),
+            ("file=a,media=tape", "expected disk or cdrom"),
+            ("file=a,index=4", "'index=4'"),
+            ("file=a,index=1,bus=0", "cannot be used with"),
+            ("file=a,readonly=on", "cannot be read-only"),
+            ("index=0", "needs file"),
+            ("file=a,cach=none", "nearest is 'cache'"),
+            ("file=a,werror=stop", "'werror=stop' is not implemented"),
+        ] {
+            let line = drives(&["-drive", text]).unwrap_err();
+            assert!(line.starts_with(&format!("-drive {text}: ")) && line.contains(part), "{line}");
+        }
+        let line = drives(&["-cdrom", "c", "-hdc", "d"]).unwrap_err();
+        assert_eq!(line, "-cdrom c: drive with bus=1, unit=0 exists: -hdc d");
+        assert!(drives(&["-drive", "file=a,id=x", "-drive", "file=b,id=x"]).unwrap_err().contains("duplicate"));
+    }
+}
