@@ -27,7 +27,8 @@ use std::sync::Arc;
 /// The machine cannot be built, or what it is to boot cannot be.
 pub fn run(config: &Config, images: BootImages, mut characters: Characters) -> Result<String, StartError> {
     let pc = build(config, images, &mut characters)?;
-    for media in pc.media.iter().cloned() {
+    for media in &pc.media {
+        let media = media.clone();
         exit::at_exit(move |patience| {
             if let Err(e) = media.settle(patience) {
                 report::complain(&format!("{}: not everything is on the disk: {e}", media.info().name));

@@ -99,7 +99,7 @@ impl BusMaster {
     }
 
     /// Moves the drive's `data` into memory; how many bytes went and what became of the rest.
-    pub fn to_memory(&mut self, memory: &GuestMemory, data: &[u8]) -> (usize, Moved) {
+    pub fn write_memory(&mut self, memory: &GuestMemory, data: &[u8]) -> (usize, Moved) {
         if !self.runs(true) {
             return (0, Moved::Waiting);
         }
@@ -107,7 +107,7 @@ impl BusMaster {
     }
 
     /// Fills the drive's `data` from memory.
-    pub fn from_memory(&mut self, memory: &GuestMemory, data: &mut [u8]) -> (usize, Moved) {
+    pub fn read_memory(&mut self, memory: &GuestMemory, data: &mut [u8]) -> (usize, Moved) {
         if !self.runs(false) {
             return (0, Moved::Waiting);
         }

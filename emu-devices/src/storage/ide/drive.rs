@@ -8,6 +8,7 @@
 //! Sectors are fetched and stored in runs of up to [`RUN`] bytes, so that PIO does not wait for the host at every
 //! sector; an error is still reported at its sector. Deliberately absent: queued commands, security, host protected
 //! area other than READ NATIVE MAX, tagged and streaming features, 8-bit transfers, READ and WRITE LONG.
+//! The file is long because a drive is one state machine that disks and packet devices share.
 
 use super::bus_master::{BusMaster, Moved};
 use super::identify;
@@ -571,7 +572,7 @@ impl Drive {
             Addressing::Chs => {
                 let (heads, sectors) = (u64::from(s.heads.max(1)), u64::from(s.sectors.max(1)));
                 let track = lba / sectors;
-                put(s, track / heads << 8 | (lba % sectors + 1));
+                put(s, ((track / heads) << 8) | (lba % sectors + 1));
                 s.device = s.device & 0xf0 | (track % heads) as u8;
             }
         }
@@ -851,8 +852,8 @@ impl Drive {
         let s = &mut self.state;
         let Some(master) = &mut around.master else { return };
         let (n, moved) = match s.phase {
-            Phase::DmaIn => master.to_memory(around.memory, &s.buffer[s.position..]),
-            Phase::DmaOut => master.from_memory(around.memory, &mut s.buffer[s.position..]),
+            Phase::DmaIn => master.write_memory(around.memory, &s.buffer[s.position..]),
+            Phase::DmaOut => master.read_memory(around.memory, &mut s.buffer[s.position..]),
             _ => return,
         };
         s.position += n;

@@ -249,7 +249,7 @@ impl Ide {
 
     /// Connects a drive: `unit` 0 and 1 on the first channel, 2 and 3 on the second.
     pub fn connect(&mut self, unit: usize, kind: Kind, disk: Disk) {
-        self.channels[unit / 2 & 1].drives[unit % 2] = Some(Drive::new(kind, disk, unit as u8));
+        self.channels[(unit / 2) & 1].drives[unit % 2] = Some(Drive::new(kind, disk, unit as u8));
     }
 
     fn mastering(&self) -> bool {
@@ -279,7 +279,7 @@ impl Device for Ide {
             return self.channels[channel].read(cx, register, access.size, mastering).into();
         }
         let bytes = (0..u64::from(access.size)).map(|i| access.offset + i);
-        let read = |offset: u64| self.channels[offset as usize / 8 & 1].master.read(offset);
+        let read = |offset: u64| self.channels[(offset as usize / 8) & 1].master.read(offset);
         bytes.rev().fold(0, |value, offset| value << 8 | u64::from(read(offset)))
     }
 
@@ -290,7 +290,7 @@ impl Device for Ide {
         }
         for (i, byte) in value.to_le_bytes().into_iter().enumerate().take(access.size.into()) {
             let offset = access.offset + i as u64;
-            let channel = &mut self.channels[offset as usize / 8 & 1];
+            let channel = &mut self.channels[(offset as usize / 8) & 1];
             if channel.master.write(offset, byte) {
                 channel.poll(cx, mastering);
             }
