@@ -2,6 +2,7 @@ use super::*;
 use crate::board::kernel::Module;
 use crate::board::machine::Outcome;
 use crate::char::MemoryBackend;
+use crate::video::{Damage, Frame};
 use emu_core::clock::Instant;
 use emu_core::device::ResetKind;
 
@@ -259,4 +260,59 @@ fn random_bus_accesses_never_panic() {
         bus.take_outcomes();
         bus.acknowledge_interrupt();
     }
+}
+
+/// A VGA whose font is all dots.
+fn with_vga(boot: PcBoot) -> PcConfig {
+    let vga = VgaConfig { font: vec![0xff; 4096], ..VgaConfig::default() };
+    PcConfig { vga: Some(vga), debug_exit: Some(DebugExit::DEFAULT), ..config("max", boot) }
+}
+
+#[test]
+fn kernel_finds_80_columns_of_text_on_the_vga() {
+    let code = [
+        &[0x66, 0xc7, 0x05, 0x02, 0x80, 0x0b, 0x00, 0x41, 0x1e][..], // MOV WORD [0B8002h], 1E41h
+        &out(0x501, 0),
+        &SPIN,
+    ]
+    .concat();
+    let mut pc = Pc::new(with_vga(PcBoot::Kernel(Box::new(kernel(&code)), KernelOptions::default()))).unwrap();
+    assert_eq!(pc.machine.run().unwrap(), Outcome::Exit(1));
+    let display = pc.display.unwrap();
+    let text = display.text().unwrap();
+    assert_eq!((text.columns, text.rows, text.cursor), (80, 25, Some((0, 0))));
+    let cells: Vec<_> = text.cells.iter().take(3).map(|cell| (cell.character, cell.attribute)).collect();
+    assert_eq!(cells, [(0x20, 0x07), (0x41, 0x1e), (0x20, 0x07)]);
+    let mut frame = Frame::default();
+    assert_eq!(display.refresh(Instant(0), &mut frame), Damage::All);
+    assert_eq!((frame.width, frame.height), (720, 400));
+    // The ninth dot of "A" is background.
+    assert_eq!(frame.pixels[8..19], [[0; 1].as_slice(), &[0xff_ff55; 8], &[0x00_00aa], &[0xaa_aaaa; 1]].concat());
+    assert_eq!(display.refresh(Instant(0), &mut frame), Damage::None);
+}
+
+#[test]
+fn kernel_draws_into_the_linear_frame_buffer() {
+    let mut code = Vec::new();
+    for (index, value) in [(1u16, 64u16), (2, 32), (3, 32), (4, 0x41)] {
+        for (port, value) in [(0x1ceu16, index), (0x1cf, value)] {
+            // MOV DX, port; MOV AX, value; OUT DX, AX
+            code.extend([0x66, 0xba]);
+            code.extend(port.to_le_bytes());
+            code.extend([0x66, 0xb8]);
+            code.extend(value.to_le_bytes());
+            code.extend([0x66, 0xef]);
+        }
+    }
+    code.extend([0xc7, 0x05, 0x04, 0x01, 0x00, 0xfd, 0x33, 0x22, 0x11, 0x00]); // MOV DWORD [0FD000104h], 112233h
+    code.extend(out(0x501, 0));
+    code.extend(SPIN);
+    let mut pc = Pc::new(with_vga(PcBoot::Kernel(Box::new(kernel(&code)), KernelOptions::default()))).unwrap();
+    assert_eq!(pc.machine.run().unwrap(), Outcome::Exit(1));
+    let bus = pc.machine.bus();
+    assert_eq!((config_read(bus, 2, 0, 0), config_read(bus, 2, 0, 0x2c)), (0x1111_1234, 0x1100_1af4));
+    let (display, mut frame) = (pc.display.unwrap(), Frame::default());
+    display.refresh(Instant(0), &mut frame);
+    assert_eq!((frame.width, frame.height, frame.pixels[65], frame.pixels[64]), (64, 32, 0x11_2233, 0));
+    assert_eq!(display.text(), None);
 }
