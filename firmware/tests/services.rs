@@ -1,116 +1,11 @@
-//! Services of the system BIOS under QEMU, where it is installed: each test is an option ROM whose initialisation calls services and reports
-//! what they return, as 32-bit words on a debug console of its own; then it leaves by isa-debug-exit.
+//! Services of the system BIOS under QEMU, where it is installed; `guest` tells how.
 
-use iced_x86::IcedError;
+mod guest;
+
+use guest::{BUFFER, run_boot_sector, run_option_rom as run};
 use iced_x86::code_asm::*;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-const QEMU: &str = "qemu-system-x86_64";
-/// The console that the ROMs report to, and the port that ends the run.
-const REPORT: u16 = 0x402;
-const EXIT: u32 = 0xF4;
 const RAM: u32 = 256 << 20;
-/// Where ROMs may write (segment 0).
-const BUFFER: u32 = 0x5000;
-
-/// The program that a test writes.
-struct Program(CodeAssembler);
-
-impl Program {
-    /// Reports EAX. Keeps all registers and flags.
-    fn report_eax(&mut self) -> Result<(), IcedError> {
-        let a = &mut self.0;
-        a.pushf()?;
-        a.push(dx)?;
-        a.mov(dx, u32::from(REPORT))?;
-        for _ in 0..4 {
-            a.out(dx, al)?;
-            a.ror(eax, 8)?;
-        }
-        a.pop(dx)?;
-        a.popf()
-    }
-
-    /// Reports some registers.
-    fn report(&mut self, registers: &[AsmRegister32]) -> Result<(), IcedError> {
-        for register in registers {
-            self.0.push(eax)?;
-            self.0.mov(eax, *register)?;
-            self.report_eax()?;
-            self.0.pop(eax)?;
-        }
-        Ok(())
-    }
-
-    /// Reports whether CF is set. Keeps all registers and flags.
-    fn report_carry(&mut self) -> Result<(), IcedError> {
-        self.0.push(eax)?;
-        self.0.sbb(eax, eax)?;
-        self.0.neg(eax)?;
-        self.report_eax()?;
-        self.0.pop(eax)
-    }
-
-    /// Loads EAX and calls an interrupt.
-    fn call(&mut self, vector: u32, value: u32) -> Result<(), IcedError> {
-        self.0.mov(eax, value)?;
-        self.0.int(vector)
-    }
-}
-
-/// What the program reports, or `None` where there is no QEMU.
-fn run(write: impl FnOnce(&mut Program) -> Result<(), IcedError>) -> Option<Vec<u32>> {
-    static RUNS: AtomicU32 = AtomicU32::new(0);
-    if Command::new(QEMU).arg("-version").output().is_err() {
-        eprintln!("{QEMU} is not installed: nothing is tested");
-        return None;
-    }
-    let rom = option_rom(write).expect("the program can be encoded");
-    let run = RUNS.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("emu-firmware-{}-{run}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = |name: &str, contents: &[u8]| -> PathBuf {
-        let path = folder.join(name);
-        std::fs::write(&path, contents).unwrap();
-        path
-    };
-    let (bios, test, report) = (file("bios.bin", firmware::BIOS), file("test.bin", &rom), file("report", &[]));
-    let status = Command::new("timeout")
-        .args(["60", QEMU, "-accel", "tcg", "-nodefaults", "-display", "none", "-no-reboot", "-m", "256"])
-        .arg("-bios")
-        .arg(bios)
-        .arg("-option-rom")
-        .arg(test)
-        .arg("-chardev")
-        .arg(format!("file,id=report,path={}", report.display()))
-        .args(["-device", &format!("isa-debugcon,iobase={REPORT:#x},chardev=report")])
-        .args(["-device", &format!("isa-debug-exit,iobase={EXIT:#x},iosize=4")])
-        .status()
-        .unwrap();
-    let bytes = std::fs::read(&report).unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
-    assert_eq!(status.code(), Some(1), "the program reached its end; it reported {bytes:x?}");
-    Some(bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect())
-}
-
-fn option_rom(write: impl FnOnce(&mut Program) -> Result<(), IcedError>) -> Result<Vec<u8>, IcedError> {
-    let mut program = Program(CodeAssembler::new(16)?);
-    program.0.xor(ax, ax)?;
-    program.0.mov(ds, ax)?;
-    program.0.mov(es, ax)?;
-    write(&mut program)?;
-    program.0.xor(ax, ax)?;
-    program.0.out(EXIT as i32, al)?;
-    let mut rom = vec![0x55, 0xAA, 0];
-    rom.extend(program.0.assemble(3)?);
-    rom.resize((rom.len() + 1).next_multiple_of(512), 0);
-    rom[2] = (rom.len() / 512) as u8;
-    let sum = rom.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-    *rom.last_mut().unwrap() = sum.wrapping_neg();
-    Ok(rom)
-}
 
 #[test]
 fn int11_and_int12_tell_equipment_and_base_memory() {
@@ -360,4 +255,45 @@ fn tables_are_placed_with_good_checksums() {
         return;
     };
     assert_eq!(words, [0; 5]);
+}
+
+#[test]
+fn boot_sector_reads_and_writes_its_disk_by_chs_and_lba() {
+    // Sector n (from 1) is filled with the byte n.
+    let sectors: Vec<u8> = (1..=0x7F).flat_map(|n| [n; 512]).collect();
+    let Some((words, disk)) = run_boot_sector(&sectors, |p| {
+        p.0.movzx(edx, dl)?;
+        p.report(&[edx])?;
+        // CHS 0/0/4 is LBA 3.
+        p.0.mov(bx, BUFFER)?;
+        p.0.mov(cx, 4)?;
+        p.0.mov(dh, 0)?;
+        p.call(0x13, 0x0202)?;
+        p.report_carry()?;
+        p.report(&[eax])?;
+        for sector in 0..2 {
+            p.0.mov(eax, dword_ptr(BUFFER + 512 * sector))?;
+            p.report_eax()?;
+        }
+        // A packet: write the two sectors to LBA 20h, then read one from far behind the end.
+        p.0.mov(dword_ptr(0x600), 0x0002_0010)?;
+        p.0.mov(dword_ptr(0x604), BUFFER)?;
+        p.0.mov(dword_ptr(0x608), 0x20)?;
+        p.0.mov(dword_ptr(0x60C), 0)?;
+        p.0.mov(si, 0x600)?;
+        p.call(0x13, 0x4300)?;
+        p.report_carry()?;
+        p.0.mov(dword_ptr(0x608), 0x1000_0000)?;
+        p.call(0x13, 0x4200)?;
+        p.report_carry()?;
+        p.0.mov(bx, 0x55AA)?;
+        p.call(0x13, 0x4100)?;
+        p.0.movzx(ebx, bx)?;
+        p.report(&[ebx])
+    }) else {
+        return;
+    };
+    assert_eq!(words, [0x80, 0, 2, 0x0303_0303, 0x0404_0404, 0, 1, 0xAA55]);
+    assert_eq!(disk[0x20 * 512..0x22 * 512], [[3; 512], [4; 512]].concat());
+    assert_eq!(disk[0x22 * 512], 0x22);
 }

@@ -4,6 +4,7 @@ mod apm;
 pub mod disk;
 mod int11;
 mod int12;
+mod int14;
 mod int15;
 mod int1a;
 mod keyboard;
@@ -20,6 +21,7 @@ pub fn emit(rom: &mut Rom) {
     disk::emit(rom);
     int11::emit(rom);
     int12::emit(rom);
+    int14::emit(rom);
     int15::emit(rom);
     apm::emit(rom);
     keyboard::emit(rom);
