@@ -391,3 +391,48 @@ fn vbe_palette_text_and_window_work_where_seavgabios_has_none() {
         }
     }
 }
+
+#[test]
+fn text_lines_greys_and_functionality_follow_the_selections() {
+    let colours = || Step::Int10(Call { ax: 0x1017, cx: 2, bx: 1, dx: 0x900, ..Call::default() });
+    let mut steps = Vec::new();
+    for lines in [0x1200, 0x1201, 0x1202] {
+        steps.push(call(lines, 0x30, 0, 0));
+        steps.push(call(0x0003, 0, 0, 0));
+        steps.push(Step::Dump { segment: 0x40, offset: 0x84, length: 2 });
+        steps.push(Step::Indexed { port: 0x3D4, index: 0x12 });
+        steps.push(Step::Indexed { port: 0x3D4, index: 0x09 });
+        steps.push(Step::Int10(Call { ax: 0x1B00, di: 0, es: 0x2000, ..Call::default() }));
+        steps.push(Step::Dump { segment: 0x2000, offset: 0x22, length: 16 });
+    }
+    let grey = steps.len();
+    steps.extend([
+        call(0x1200, 0x33, 0, 0),
+        call(0x0003, 0, 0, 0),
+        colours(),
+        Step::Dump { segment: 0, offset: 0x900, length: 6 },
+    ]);
+    steps.extend([
+        call(0x1201, 0x33, 0, 0),
+        call(0x0003, 0, 0, 0),
+        colours(),
+        Step::Dump { segment: 0, offset: 0x900, length: 6 },
+    ]);
+    let Some((ours, _)) = both("selections", &steps) else { return };
+    let bytes = |index: usize| match &ours.results[index] {
+        Value::Bytes(bytes) => bytes.clone(),
+        other => panic!("step {index}: {other:X?}"),
+    };
+    // Rows less one and character height; vertical display end; maximum scan line, with each line twice in 200.
+    for (at, height, end, maximum, code) in [(0, 8, 0x8F, 0xC7, 0), (7, 14, 0x5D, 0x4D, 1), (14, 16, 0x8F, 0x4F, 2)] {
+        assert_eq!(bytes(at + 2), [24, height]);
+        assert_eq!((bytes(at + 3), bytes(at + 4)), (vec![end], vec![maximum]));
+        // Rows, height, a colour VGA alone, 16 colours, 8 pages, lines, block 0 twice, ..., 256 KiB.
+        let state = bytes(at + 6);
+        assert_eq!(state[..11], [25, height, 0, 8, 0, 16, 0, 8, code, 0, 0]);
+        assert_eq!(state[15], 3);
+    }
+    // Blue and green by the eye's measure.
+    assert_eq!(bytes(grey + 3), [5, 5, 5, 0x19, 0x19, 0x19]);
+    assert_eq!(bytes(grey + 7), [0, 0, 0x2A, 0, 0x2A, 0]);
+}
