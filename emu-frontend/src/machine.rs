@@ -2,10 +2,14 @@
 
 use crate::char::Characters;
 use crate::cli::config::{Config, SERIAL_PORTS};
+use crate::cli::display::{DisplayKind, WindowOptions};
 use crate::cli::drive::{IDE_DRIVES, MediaKind};
 use crate::cli::error::StartError;
 use crate::cli::value::show_size;
 use crate::dev::stats;
+use crate::display::curses;
+#[cfg(feature = "window")]
+use crate::display::window;
 use crate::monitor;
 use crate::remote::Remote;
 use crate::run::BootImages;
@@ -20,12 +24,75 @@ use emu_devices::storage::block::Disk;
 use emu_devices::storage::ide::Kind;
 use emu_devices::video::VgaConfig;
 use std::sync::Arc;
+#[cfg(feature = "window")]
+use std::sync::mpsc::SendError;
 
-/// Builds the machine, runs it until it ends, and ends the process with the status that follows from it.
+/// The stack of the machine's thread: as large as first threads have.
+#[cfg(feature = "window")]
+const MACHINE_STACK: usize = 8 << 20;
+
+/// Builds the machine, runs it until it ends, and ends the process with the status that follows from it. With a window,
+/// the machine has a thread of its own, because windows want the process's first one.
 ///
 /// # Errors
-/// The machine cannot be built, or what it is to boot cannot be.
-pub fn run(config: &Config, images: BootImages, mut characters: Characters) -> Result<String, StartError> {
+/// The machine cannot be built, or what it is to boot or to be shown on cannot be.
+pub fn run(config: Config, images: BootImages, characters: Characters) -> Result<String, StartError> {
+    match config.display {
+        DisplayKind::None => serve(&config, images, characters, |_| Ok(())),
+        DisplayKind::Curses => {
+            serve(&config, images, characters, |remote| curses::start(remote.clone(), config.escape))
+        }
+        DisplayKind::Window(options) => run_with_window(config, images, characters, options),
+    }
+}
+
+#[cfg(feature = "window")]
+fn run_with_window(
+    config: Config,
+    images: BootImages,
+    characters: Characters,
+    options: WindowOptions,
+) -> Result<String, StartError> {
+    let host = window::Host::connect()?;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let body = move || {
+        let ready = |remote: &Arc<Remote>| {
+            // The first thread waits for this.
+            let _ = sender.send(Ok(remote.clone()));
+            Ok(())
+        };
+        if let Err(error) = serve(&config, images, characters, ready) {
+            // When the window is there already, nobody receives any more.
+            if let Err(SendError(Err(error))) = sender.send(Err(error)) {
+                report::complain(&error.line());
+                exit::leave(1);
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("machine".into()).stack_size(MACHINE_STACK).spawn(body);
+    thread.map_err(|e| StartError::Other(format!("cannot start the machine's thread: {e}")))?;
+    match receiver.recv() {
+        Ok(Ok(remote)) => {
+            drop(receiver);
+            host.run(remote, options)
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(StartError::Other("the machine's thread has ended".into())),
+    }
+}
+
+#[cfg(not(feature = "window"))]
+fn run_with_window(_: Config, _: BootImages, _: Characters, _: WindowOptions) -> Result<String, StartError> {
+    Err(StartError::option("display", "this emu is built without windows"))
+}
+
+/// Builds the machine on this thread, has `show` show it, and runs it to the end of the process.
+fn serve(
+    config: &Config,
+    images: BootImages,
+    mut characters: Characters,
+    show: impl FnOnce(&Arc<Remote>) -> Result<(), StartError>,
+) -> Result<String, StartError> {
     let pc = build(config, images, &mut characters)?;
     for media in &pc.media {
         let media = media.clone();
@@ -49,6 +116,7 @@ pub fn run(config: &Config, images: BootImages, mut characters: Characters) -> R
         // A machine that has ended already needs no stop.
         control.post(|machine| machine.quit());
     });
+    show(&remote)?;
     if config.daemonize {
         daemon::ready()?;
     }

@@ -54,7 +54,7 @@ pub fn run(config: Config, arguments: &[OsString]) -> Result<String, StartError>
     }
     let characters = Characters::open(&config.chardevs, config.escape)?;
     config.warnings.iter().for_each(|w| report::complain(&format!("warning: {w}")));
-    crate::machine::run(&config, images, characters)
+    crate::machine::run(config, images, characters)
 }
 
 /// Reads the files of a boot.

@@ -44,7 +44,7 @@ fn wrong_options_are_refused_in_one_line_that_names_option_and_value() {
         (&["-d", "foo"], "-d foo: no log item 'foo'"),
         (&["-rtc", "base=yesterday"], "-rtc base=yesterday: expected base="),
         (&["-icount", "shift=99"], "-icount shift=99: the shift must be auto or from 0 to 10"),
-        (&["-display", "gtk"], "-display gtk: not implemented; implemented: none"),
+        (&["-display", "vnc=:1"], "-display vnc=:1: not implemented; implemented: none, curses, window"),
         (&["-append", "x"], "-append: only goes with -kernel"),
         (&["-bios", "/dev/null"], "-bios /dev/null: the file is empty"),
         (&["-bios", "/nonexistent"], "-bios /nonexistent: cannot read"),

@@ -3,6 +3,7 @@
 use super::chardev::{self, CharKind, CharSpec, CharTarget};
 use super::cpu;
 use super::devices::{self, Devices};
+use super::display::{self, DisplayKind};
 use super::drive::{self, DriveSpec, IDE_DRIVES};
 use super::error::{StartError, nearest};
 use super::machine;
@@ -70,6 +71,8 @@ pub struct Config {
     pub serial: [Option<String>; SERIAL_PORTS],
     /// The character devices that carry a monitor.
     pub monitors: Vec<String>,
+    /// What shows the screen.
+    pub display: DisplayKind,
     /// Test devices.
     pub devices: Devices,
     /// Whether there is a graphics card; its memory is with the devices.
@@ -123,7 +126,11 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
     let mut machine = machine::parse(options, &mut warnings)?;
     refuse_hardware_that_is_absent(options)?;
     let mut devices = devices::parse(&options.device, &options.global, &mut warnings)?;
-    let characters = Characters::collect(options, &mut devices, &mut warnings)?;
+    let (display, by_default) = display::parse(options, display::host_has_screen())?;
+    let characters = Characters::collect(options, display, &mut devices)?;
+    if by_default && display == DisplayKind::None && characters.is_silent(options) {
+        warnings.push("there is no display: -nographic shows the serial console, -display help lists displays".into());
+    }
     let drives = drive::parse(options, &mut warnings)?;
     let boot = boot_files(options, &mut machine)?;
     let (guest_name, process_name) = names(options.name.as_deref())?;
@@ -137,6 +144,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         serial: characters.serial,
         monitors: characters.monitors,
         vga: has_vga(options, &devices)?,
+        display,
         devices,
         drives,
         no_reboot: options.no_reboot,
@@ -173,7 +181,7 @@ fn asked_help(program: &str, options: &Options) -> Result<Option<String>, StartE
     } else if asks(&options.chardev) {
         chardev::help()
     } else if one(&options.display) {
-        "Available display backend types:\nnone\n".into()
+        display::help()
     } else if one(&options.vga) {
         "none                 no graphic card\nstd                  standard VGA (default)\n".into()
     } else if options.d.iter().any(|v| v == "help" || v == "?") {
@@ -188,7 +196,6 @@ fn refuse_hardware_that_is_absent(options: &Options) -> Result<(), StartError> {
         Some(value) => Err(StartError::value(option, value, "not implemented; implemented: none")),
         None => Ok(()),
     };
-    only_none("display", options.display.as_slice())?;
     only_none("nic", &options.nic)?;
     only_none("net", &options.net)?;
     only_none("parallel", &options.parallel)?;
@@ -253,13 +260,13 @@ struct Characters {
 }
 
 impl Characters {
-    fn collect(o: &Options, devices: &mut Devices, warnings: &mut Vec<String>) -> Result<Characters, StartError> {
+    fn collect(o: &Options, display: DisplayKind, devices: &mut Devices) -> Result<Characters, StartError> {
         let mut c = Characters::default();
         for text in &o.chardev {
             let (id, spec) = chardev::parse_chardev(text)?;
             c.add("chardev", text, id, spec)?;
         }
-        c.serial_ports(o, warnings)?;
+        c.serial_ports(o)?;
         let mut own_monitors = 0;
         for text in &o.monitor {
             if let Some(id) = c.target("monitor", text, &format!("compat_monitor{own_monitors}"))? {
@@ -290,20 +297,16 @@ impl Characters {
             c.use_id("device", &text, &id)?;
         }
         c.defaults_of_nographic(o)?;
-        c.refuse_conflicts(o)?;
+        c.refuse_conflicts(o, display)?;
         Ok(c)
     }
 
-    fn serial_ports(&mut self, o: &Options, warnings: &mut Vec<String>) -> Result<(), StartError> {
+    fn serial_ports(&mut self, o: &Options) -> Result<(), StartError> {
         for (i, text) in o.serial.iter().enumerate() {
             if i >= SERIAL_PORTS {
                 return Err(StartError::value("serial", text, format!("a PC has {SERIAL_PORTS} serial ports")));
             }
             self.serial[i] = self.target("serial", text, &format!("serial{i}"))?;
-        }
-        let silent = o.serial.is_empty() && o.display.is_none() && !o.nographic && !o.nodefaults;
-        if silent && o.debugcon.is_empty() && o.device.is_empty() && o.monitor.is_empty() && o.mon.is_empty() {
-            warnings.push("there is no display yet: -nographic shows the serial console".into());
         }
         if o.serial.is_empty() && !o.nodefaults && !o.nographic {
             self.serial[0] = Some("serial0".into());
@@ -311,6 +314,12 @@ impl Characters {
             self.add("serial", "null", "serial0".into(), spec)?;
         }
         Ok(())
+    }
+
+    /// Whether nothing that the guest says reaches the user.
+    fn is_silent(&self, o: &Options) -> bool {
+        let chosen = o.nographic || o.nodefaults || !o.serial.is_empty() || !o.debugcon.is_empty();
+        !chosen && o.device.is_empty() && self.monitors.is_empty()
     }
 
     /// `-nographic` puts the first serial port and the monitor on the terminal unless they are elsewhere.
@@ -386,11 +395,19 @@ impl Characters {
         Ok(())
     }
 
-    fn refuse_conflicts(&self, o: &Options) -> Result<(), StartError> {
+    fn refuse_conflicts(&self, o: &Options, display: DisplayKind) -> Result<(), StartError> {
         let on_stdio = |named: &&NamedChar| matches!(named.spec.kind, CharKind::Stdio { .. });
         let terminals = self.chardevs.values().filter(on_stdio).count();
         if terminals > 1 {
             return Err(StartError::Other("only one character device can use stdio; mon:stdio shares it".into()));
+        }
+        if display == DisplayKind::Curses {
+            let problem = match (terminals, o.daemonize) {
+                (0, false) => return Ok(()),
+                (0, true) => "cannot be used with -daemonize",
+                _ => "cannot be used with a character device on stdio",
+            };
+            return Err(StartError::value("display", "curses", problem));
         }
         match (o.daemonize, o.nographic, terminals) {
             (true, true, _) => Err(StartError::option("daemonize", "cannot be used with -nographic")),

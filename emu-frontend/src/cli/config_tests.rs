@@ -89,7 +89,7 @@ fn orphaned_boot_options_and_a_kernel_with_firmware_are_refused() {
 
 #[test]
 fn hardware_that_is_absent_is_refused_by_name() {
-    assert_eq!(error(&["-display", "gtk"]), "-display gtk: not implemented; implemented: none");
+    assert_eq!(error(&["-display", "vnc"]), "-display vnc: not implemented; implemented: none, curses, window");
     assert_eq!(error(&["-vga", "cirrus"]), "-vga cirrus: not implemented; implemented: std, none");
     assert!(error(&["-vga", "std", "-device", "VGA"]).starts_with("-vga std: "));
     assert!(error(&["-nic", "user"]).starts_with("-nic user: "));
@@ -136,7 +136,7 @@ fn names_and_escape_character_are_read() {
 
 #[test]
 fn silent_machine_is_warned_about() {
-    assert_eq!(config(&[]).warnings.len(), 1);
+    assert_eq!(config(&["-vga", "none"]).warnings.len(), 1);
     assert!(config(&["-nographic"]).warnings.is_empty());
-    assert_eq!(config(&["-nographic", "-global", "a.b=c", "-L", "x"]).warnings.len(), 2);
+    assert_eq!(config(&["-nographic", "-global", "a.b=c"]).warnings.len(), 1);
 }

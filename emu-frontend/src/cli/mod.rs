@@ -4,6 +4,7 @@ pub mod chardev;
 pub mod config;
 pub mod cpu;
 pub mod devices;
+pub mod display;
 pub mod drive;
 pub mod error;
 pub mod machine;

@@ -79,9 +79,12 @@ pub struct Options {
     /// write to temporary files instead of hard disk images
     #[arg(long, help_heading = BLOCK)]
     pub snapshot: bool,
-    /// select the display; only none so far
-    #[arg(long, value_name = "type", help_heading = DISPLAY)]
+    /// select the display ('-display help' for a list; default: a window where there can be one)
+    #[arg(long, value_name = "none|curses|window[,full-screen=on|off][,window-close=on|off]", help_heading = DISPLAY)]
     pub display: Option<String>,
+    /// start the window in full screen
+    #[arg(long, help_heading = DISPLAY)]
+    pub full_screen: bool,
     /// no display; serial port and monitor share the terminal
     #[arg(long, help_heading = DISPLAY)]
     pub nographic: bool,
@@ -183,9 +186,8 @@ const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("qmp-pretty", "-monitor"),
     ("vnc", "-display none"),
     ("spice", "-display none"),
-    ("curses", "-nographic"),
-    ("sdl", "-nographic"),
-    ("full-screen", "-nographic"),
+    ("curses", "-display curses"),
+    ("sdl", "-display window"),
     ("action", "-no-reboot"),
     ("watchdog-action", "-no-reboot"),
     ("uuid", "-name"),
@@ -393,7 +395,7 @@ mod tests {
     fn help_lists_every_option_that_works_and_none_that_does_not() {
         let help = help_text("emu");
         for long in longs() {
-            let hidden = matches!(long.as_str(), "enable-kvm" | "L");
+            let hidden = long == "enable-kvm";
             assert_eq!(help.contains(&format!("-{long}")) || long == "help", !hidden, "{long}");
         }
         for (name, _) in NOT_IMPLEMENTED {
