@@ -232,6 +232,15 @@ fn emit_copy(rom: &mut Rom) {
         call("line.width");
         mov(es, local::segment());
         mov(ds, local::segment());
+        // The latches hold a byte of each plane: no words there.
+        cmp(local::model(), Model::Planar as u32);
+        je(".bytes");
+        mov(ax, cx);
+        shr(cx, 2);
+        rep().movsd();
+        mov(cx, ax);
+        and(cx, 3);
+        label(".bytes");
         rep().movsb();
         pop(ds);
         pop(dx);
