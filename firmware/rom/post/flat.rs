@@ -42,6 +42,33 @@ pub fn emit(rom: &mut Rom) {
         pop(ds);
         ret();
 
+        // Gives DS, ES, FS and GS limits of 4 GiB, which they keep in real mode: option ROMs may rely on that while they initialise (PCI
+        // Firmware Specification 3.0, 5.2.1.22). Keeps all registers but these, which become 0.
+        label("flat.big");
+        pushfd();
+        push(eax);
+        cli();
+        lgdt(ptr(rom.at("flat.gdtr")).cs());
+        mov(eax, cr0);
+        or(al, 1);
+        mov(cr0, eax);
+        mov(ax, DATA32);
+        mov(ds, ax);
+        mov(es, ax);
+        mov(fs, ax);
+        mov(gs, ax);
+        mov(eax, cr0);
+        and(al, 0xFE);
+        mov(cr0, eax);
+        xor(ax, ax);
+        mov(ds, ax);
+        mov(es, ax);
+        mov(fs, ax);
+        mov(gs, ax);
+        pop(eax);
+        popfd();
+        ret();
+
         align(8);
         label("flat.gdt");
         dq(&GDT);

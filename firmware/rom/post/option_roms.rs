@@ -93,6 +93,7 @@ pub fn emit(rom: &mut Rom) {
 
         // Initialises the ROM in segment AX, of PCI function DX; returns its segment in ES.
         label("roms.initialise");
+        call("flat.big");
         mov(es, ax);
         push(es);
         mov(si, ax);

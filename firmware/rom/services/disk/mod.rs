@@ -6,6 +6,7 @@ mod atapi;
 mod edd;
 mod eltorito;
 mod int13;
+mod setup;
 pub mod tables;
 
 use crate::rom::asm::*;
@@ -17,17 +18,8 @@ pub fn emit(rom: &mut Rom) {
     atapi::emit(rom);
     edd::emit(rom);
     eltorito::emit(rom);
+    setup::emit(rom);
     asm! { rom;
-        label("disk.setup");
-        push(i32::from(BDA_SEGMENT));
-        pop(ds);
-        mov(ds, word_ptr(bda::EBDA));
-        call("ata.detect");
-        mov(al, byte_ptr(tables::DISK_COUNT));
-        push(i32::from(BDA_SEGMENT));
-        pop(ds);
-        mov(byte_ptr(bda::DISK_COUNT), al);
-        retf();
         // DL = the number of the drive at place AH: twice the channel, plus one for the slave. CF if there is none. Far; changes AX,
         // BX, CX, SI, DS.
         label("disk.number");
