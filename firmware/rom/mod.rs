@@ -6,14 +6,14 @@
 //! | `layout.rs` | | BDA, EBDA, addresses in low memory |
 //! | `post/` | E000, Flat | reset, chipset, memory map, PCI, ACPI, SMBIOS, option ROMs, and the order of it all |
 //! | `boot.rs` | E000 | INT 18h, 19h, the boot order |
-//! | `menu.rs`, `monitor/` | E000 | boot menu (`menu.run`), ROM monitor (`monitor.run`, jumped to, does not return) |
 //! | `services/int11.rs`, `int12.rs`, `int15.rs`, `apm.rs`, `int1a.rs`, `pci_bios.rs`, `pnp.rs` | F000, Flat | system, memory, APM, pointing device, clock, PCI BIOS |
-//! | `services/int13*` (`disk/`, `floppy/`, `cdrom/`) | F000, set-up in E000 | disks; `disk.setup` at POST; `cdrom.boot` loads a CD's boot image |
-//! | `services/int16*`, `int09`, `int14`, `int17`, `int08` | F000, set-up in E000 | keyboard, serial and parallel ports, timers |
+//! | `services/disk/` | F000 | INT 13h: hard disks, CD-ROM drives, El Torito; `disk.setup` at POST |
+//! | `services/keyboard.rs`, `mouse.rs`, `int14.rs`, `timer.rs` | F000 | INT 09h, 16h; 15h AH=C2h, 74h; 14h, 17h; 08h, 1Ch, 70h |
 //! | `vga/` | C000 | the VGA BIOS |
 //!
-//! Hooks that POST calls far (`call_far`), with interrupts off, DS = ES = SS = 0, registers free: `keyboard.setup`, `ports.setup`,
-//! `timer.setup`, `disk.setup`.
+//! POST calls `timer.setup`, `keyboard.setup`, `ports.setup` and `disk.setup` far, with interrupts off, DS = ES = SS = 0, registers free. With
+//! nothing to boot, INT 18h calls `monitor.run` if there is such a routine. Deliberately absent so far: floppy drives, a boot menu, the
+//! ROM monitor.
 
 #[macro_use]
 mod asm;

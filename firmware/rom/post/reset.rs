@@ -53,7 +53,7 @@ pub fn emit(rom: &mut Rom) {
         call("ivt.setup");
         call("bda.setup");
     }
-    for routine in ["timer.setup", "keyboard.setup", "mouse.setup"] {
+    for routine in ["timer.setup", "keyboard.setup"] {
         rom.hook(routine);
     }
     asm! { rom;
