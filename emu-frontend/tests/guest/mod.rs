@@ -210,9 +210,15 @@ impl Stream {
 impl Emulator {
     /// Starts the guest with `arguments`; `name` is that of the test.
     pub fn start(name: &str, arguments: &[&str]) -> Emulator {
+        let hidden: Vec<&str> = ["-display", "none"].iter().chain(arguments).copied().collect();
+        Emulator::start_with(name, &hidden, &[])
+    }
+
+    /// Starts the guest with `arguments` alone, in `environment` on top of the test's own.
+    pub fn start_with(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Emulator {
         let kernel = KernelFile::new(name);
         let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
-        command.arg("-kernel").arg(&kernel.0).args(["-m", "16", "-display", "none"]).args(arguments);
+        command.arg("-kernel").arg(&kernel.0).args(["-m", "16"]).args(arguments).envs(environment.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("emu starts");
         let output = Stream::of(child.stdout.take().expect("stdout is piped"));
