@@ -34,6 +34,19 @@ const FORMAT: Parameter = optional("fmt", Kind::Format);
 
 /// All commands but `help` and `info`, which are about the table itself.
 pub const COMMANDS: &[Command] = &[
+    command(
+        &["change"],
+        &[
+            required("device", Kind::Device),
+            optional("force", Kind::Flag('f')),
+            required("filename", Kind::File),
+            optional("format", Kind::Text),
+            optional("read-only-mode", Kind::Text),
+        ],
+        "device [-f] filename [format [read-only-mode]]",
+        "change a removable medium, optional format, use -f to force the operation",
+        media::change,
+    ),
     command(&["cont", "c"], &[], "", "resume emulation", |m, _| {
         m.cont();
         String::new()

@@ -81,6 +81,15 @@ fn media_are_shown_and_ejected() {
     assert_eq!(bench.run("eject -f ide1-cd0"), "");
     let shown = bench.run("info block ide1-cd0");
     assert_eq!(shown, "ide1-cd0: [not inserted]\n    Removable device: not locked, tray open\n");
+    let path = temporary("medium.iso");
+    std::fs::write(&path, [0; 2048]).unwrap();
+    assert_eq!(bench.run(&format!("change ide1-cd0 {}", path.display())), "");
+    assert!(bench.run("info block ide1-cd0").contains("medium.iso (raw, read-only)\n"));
+    std::fs::remove_file(path).unwrap();
+    let gone = bench.run("change ide1-cd0 /nonexistent/x");
+    assert!(gone.starts_with("Error: Could not open '/nonexistent/x': ") && gone.lines().count() == 1, "{gone}");
+    assert!(bench.run("change ide1-cd0 x qcow2").starts_with("Error: Unknown driver 'qcow2'"));
+    assert!(bench.run("change ide0-hd0 /nonexistent/x").starts_with("Error: "));
 }
 
 fn temporary(name: &str) -> PathBuf {
