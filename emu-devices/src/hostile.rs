@@ -360,6 +360,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
             vga: Some(VgaConfig::default()),
             ide: Default::default(),
             boot: PcBoot::ResetVector,
+            firmware: Default::default(),
             options: MachineOptions::default(),
         };
         let mut pc = Pc::new(config).expect("a PC");

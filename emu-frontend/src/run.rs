@@ -7,6 +7,7 @@ use crate::cli::config::{BootFiles, Config};
 use crate::cli::error::StartError;
 use crate::cli::value::show_size;
 use crate::{daemon, exit, report, signals};
+use emu_devices::board::firmware::FirmwareConfig;
 use emu_devices::board::kernel::{Kernel, KernelOptions, Module, parse_modules};
 use emu_devices::board::pc::PcBoot;
 use emu_devices::board::rom::Rom;
@@ -31,6 +32,8 @@ pub struct BootImages {
     pub boot: PcBoot,
     /// The VGA BIOS for the card's expansion ROM, where firmware would run it.
     pub vga_rom: Option<Vec<u8>>,
+    /// What firmware is told.
+    pub firmware: FirmwareConfig,
 }
 
 /// Runs a machine until it ends, and the process with it. `arguments` are those of the process.
@@ -62,19 +65,23 @@ pub fn run(config: Config, arguments: &[OsString]) -> Result<String, StartError>
 /// # Errors
 /// A file cannot be read, or the kernel is none.
 pub fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartError> {
+    let mut firmware = files.firmware.clone();
+    for (name, path) in &files.fw_cfg {
+        firmware.files.push((name.clone(), read_file("fw_cfg", path, ROM_LIMIT)?));
+    }
     if let Some(bios) = &files.bios {
         let image = read_file("bios", &find_data_file(bios, &files.data_dirs), ROM_LIMIT)?;
         let rom = Rom::new(image).map_err(|e| StartError::value("bios", bios.display().to_string(), e.to_string()))?;
         // Without its usual companion, our own: it needs nothing of the firmware that calls it.
         let vga_rom = match find_data_file(Path::new(VGA_BIOS), &files.data_dirs) {
             path if path.exists() => read_file("vga", &path, ROM_LIMIT)?,
-            _ => firmware::VGA_BIOS.to_vec(),
+            _ => ::firmware::VGA_BIOS.to_vec(),
         };
-        return Ok(BootImages { boot: PcBoot::Firmware(rom), vga_rom: Some(vga_rom) });
+        return Ok(BootImages { boot: PcBoot::Firmware(rom), vga_rom: Some(vga_rom), firmware });
     }
     let Some(kernel) = &files.kernel else {
-        let rom = Rom::new(firmware::BIOS.to_vec()).map_err(|e| StartError::Other(e.to_string()))?;
-        return Ok(BootImages { boot: PcBoot::Firmware(rom), vga_rom: Some(firmware::VGA_BIOS.to_vec()) });
+        let rom = Rom::new(::firmware::BIOS.to_vec()).map_err(|e| StartError::Other(e.to_string()))?;
+        return Ok(BootImages { boot: PcBoot::Firmware(rom), vga_rom: Some(::firmware::VGA_BIOS.to_vec()), firmware });
     };
     let file = read_file("kernel", kernel, KERNEL_LIMIT)?;
     let name = kernel.display().to_string();
@@ -90,7 +97,7 @@ pub fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartEr
         Some(path) => options.initrd = read_file("initrd", path, memory)?,
         None => {}
     }
-    Ok(BootImages { boot: PcBoot::Kernel(Box::new(kernel), options), vga_rom: None })
+    Ok(BootImages { boot: PcBoot::Kernel(Box::new(kernel), options), vga_rom: None, firmware })
 }
 
 /// The file that `name` stands for: itself if there is such a file, else the first of that name in `folders` and in the

@@ -51,6 +51,7 @@ fn boot(arch: &str) -> Trace {
         vga: None,
         ide: Default::default(),
         boot: PcBoot::Kernel(Box::new(kernel), options),
+        firmware: Default::default(),
         // A guest that waits is not waited for.
         options: MachineOptions { no_reboot: true, icount_sleep: false, ..MachineOptions::default() },
     })

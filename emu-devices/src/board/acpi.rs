@@ -4,10 +4,14 @@
 //!  RSDP --+-> RSDT, XSDT --> FADT --> FACS, DSDT (see dsdt.rs)
 //!                            MADT   HPET
 //! ```
-//! All tables lie in one image, which starts with the RSDP. Deliberately absent: MCFG (no PCI Express), SRAT, SMBIOS,
+//! All tables lie in one image, which starts with the RSDP. Firmware gets the same image in pieces, with a script that puts
+//! them together (see loader.rs). Deliberately absent: MCFG (no PCI Express), SRAT, SMBIOS,
 //! and sleep states other than S5.
 
 mod dsdt;
+mod loader;
+
+pub use loader::LoaderFiles;
 
 use super::post::PM_BASE;
 use crate::intc::{ioapic, lapic};
@@ -50,52 +54,100 @@ pub struct AcpiConfig {
 pub struct AcpiTables {
     /// Their bytes; the first are the RSDP's.
     pub image: Vec<u8>,
+    links: Vec<Link>,
+    sums: Vec<Sum>,
 }
+
+/// An address of a table in the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link {
+    /// Where it is.
+    at: usize,
+    /// Its bytes, 4 or 8.
+    size: u8,
+}
+
+/// A checksum in the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sum {
+    /// Where it is.
+    at: usize,
+    /// First byte that it covers.
+    start: usize,
+    /// How many.
+    len: usize,
+}
+
+/// Bytes of the image that belong to the RSDP.
+const RSDP_ROOM: usize = 64;
+const RSDP_SIZE: usize = 36;
+/// Where a table's header has its checksum.
+const CHECKSUM: usize = 9;
+const HEADER: usize = 36;
+/// FIRMWARE_CTRL, DSDT and X_DSDT in the FADT.
+const FADT_LINKS: [Link; 3] = [Link { at: 36, size: 4 }, Link { at: 40, size: 4 }, Link { at: 140, size: 8 }];
 
 impl AcpiTables {
     /// The tables for `config` at the physical address `base`, a multiple of 64.
     pub fn build(config: &AcpiConfig, base: u32) -> AcpiTables {
-        let mut image = Image { base, bytes: vec![0; 64] };
-        let facs = image.add(&FACS::new());
+        let mut image = Image { base, bytes: vec![0; RSDP_ROOM], links: Vec::new(), sums: Vec::new() };
+        let facs = image.append(&FACS::new());
         let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM, OEM_TABLE, OEM_REVISION);
         dsdt.append_slice(&dsdt::build(config));
-        let dsdt = image.add(&dsdt);
-        let mut tables = vec![image.add(&fadt(config, facs, dsdt))];
+        let dsdt = image.add(&dsdt, &[]);
+        let mut tables = vec![image.add(&fadt(config, facs, dsdt), &FADT_LINKS)];
         if config.apic {
-            tables.push(image.add(&madt()));
+            tables.push(image.add(&madt(), &[]));
         }
-        tables.push(image.add(&hpet_table()));
+        tables.push(image.add(&hpet_table(), &[]));
         let mut rsdt = Sdt::new(*b"RSDT", 36, 1, OEM, OEM_TABLE, OEM_REVISION);
         let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
+        let entries = |size: u8| -> Vec<Link> {
+            (0..tables.len()).map(|i| Link { at: HEADER + usize::from(size) * i, size }).collect()
+        };
+        let (short, long) = (entries(4), entries(8));
         for table in tables {
             rsdt.append_slice(&table.to_le_bytes());
             xsdt.add_entry(table.into());
         }
-        let rsdt = image.add(&rsdt);
-        let xsdt = image.add(&xsdt);
-        image.bytes[..36].copy_from_slice(&rsdp(rsdt, xsdt));
-        AcpiTables { image: image.bytes }
+        let rsdt = image.add(&rsdt, &short);
+        let xsdt = image.add(&xsdt, &long);
+        image.bytes[..RSDP_SIZE].copy_from_slice(&rsdp(rsdt, xsdt));
+        image.links.extend([Link { at: 16, size: 4 }, Link { at: 24, size: 8 }]);
+        image.sums.extend([Sum { at: 8, start: 0, len: 20 }, Sum { at: 32, start: 0, len: RSDP_SIZE }]);
+        AcpiTables { image: image.bytes, links: image.links, sums: image.sums }
     }
 }
 
 struct Image {
     base: u32,
     bytes: Vec<u8>,
+    links: Vec<Link>,
+    sums: Vec<Sum>,
 }
 
 impl Image {
+    /// Appends a table with a header, and addresses of tables at `links`; its physical address.
+    fn add(&mut self, table: &dyn Aml, links: &[Link]) -> u32 {
+        let address = self.append(table);
+        let start = address.wrapping_sub(self.base) as usize;
+        self.links.extend(links.iter().map(|link| Link { at: start + link.at, ..*link }));
+        self.sums.push(Sum { at: start + CHECKSUM, start, len: self.bytes.len() - start });
+        address
+    }
+
     /// Appends a table on a 64-byte boundary, which the FACS needs; its physical address.
-    fn add(&mut self, table: &dyn Aml) -> u32 {
+    fn append(&mut self, table: &dyn Aml) -> u32 {
         self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
-        let at = self.base + self.bytes.len() as u32;
+        let at = self.base.wrapping_add(self.bytes.len() as u32);
         table.to_aml_bytes(&mut self.bytes);
         at
     }
 }
 
 /// The root pointer, ACPI 6.5 table 5.3. Written by hand since acpi_tables leaves out the RSDT.
-fn rsdp(rsdt: u32, xsdt: u32) -> [u8; 36] {
-    let mut rsdp = [0; 36];
+fn rsdp(rsdt: u32, xsdt: u32) -> [u8; RSDP_SIZE] {
+    let mut rsdp = [0; RSDP_SIZE];
     rsdp[..8].copy_from_slice(b"RSD PTR ");
     rsdp[9..15].copy_from_slice(&OEM);
     rsdp[15] = 2;

@@ -20,8 +20,12 @@ pub mod key {
     pub const RAM_SIZE: u16 = 0x0003;
     /// Processors at power-on, 16 bits.
     pub const NB_CPUS: u16 = 0x0005;
+    /// Whether firmware offers a boot menu, 16 bits.
+    pub const BOOT_MENU: u16 = 0x000e;
     /// Processors at most, 16 bits.
     pub const MAX_CPUS: u16 = 0x000f;
+    /// Whether IRQ 0 is input 2 of the I/O APIC, 32 bits.
+    pub const IRQ0_OVERRIDE: u16 = 0x8002;
     /// The directory of files.
     pub const FILE_DIR: u16 = 0x0019;
     /// The first file.
@@ -70,8 +74,26 @@ impl FwCfg {
         device.items.insert(key::RAM_SIZE, ram.to_le_bytes().to_vec());
         device.items.insert(key::NB_CPUS, cpus.to_le_bytes().to_vec());
         device.items.insert(key::MAX_CPUS, cpus.to_le_bytes().to_vec());
+        device.items.insert(key::IRQ0_OVERRIDE, 1u32.to_le_bytes().to_vec());
         device.publish();
         device
+    }
+
+    /// The files by which firmware learns of RAM and sleep states: `low` bytes from 0, `high` bytes from 4 GiB.
+    pub fn describe_memory(&mut self, low: u64, high: u64) {
+        const RAM: u32 = 1;
+        let ranges = [(0, low), (1u64 << 32, high)];
+        let entries = ranges.iter().filter(|(_, len)| *len > 0);
+        let file = entries
+            .flat_map(|(start, len)| [&start.to_le_bytes()[..], &len.to_le_bytes(), &RAM.to_le_bytes()].concat());
+        self.add_file("etc/e820", file.collect());
+        // S0 and S5 exist; S3 and S4 have types but are disabled.
+        self.add_file("etc/system-states", vec![0x80, 0, 0, 0x01, 0x02, 0x80]);
+    }
+
+    /// Adds or replaces the item of a key that is not a file's.
+    pub fn set_item(&mut self, key: u16, contents: Vec<u8>) {
+        self.items.insert(key, contents);
     }
 
     /// Adds or replaces a file. Names longer than 55 bytes are cut.
@@ -83,7 +105,7 @@ impl FwCfg {
     /// Gives every file a key and makes the directory: files are sorted by name.
     fn publish(&mut self) {
         let mut directory = (self.files.len() as u32).to_be_bytes().to_vec();
-        self.items.retain(|key, _| *key < key::FILE_FIRST);
+        self.items.retain(|key, _| *key < key::FILE_FIRST || *key >= key::IRQ0_OVERRIDE);
         for (selector, (name, contents)) in (key::FILE_FIRST..).zip(&self.files) {
             let mut field = [0; NAME_LEN];
             field.iter_mut().zip(name.bytes().take(NAME_LEN - 1)).for_each(|(to, from)| *to = from);
@@ -220,6 +242,17 @@ mod tests {
         assert_eq!(&directory[76..85], b"opt/test\0");
         assert_eq!(item(&mut bench, 0x21, 6), b"hello\0");
         assert_eq!(item(&mut bench, 0x7777, 2), [0, 0]);
+    }
+
+    #[test]
+    fn memory_is_told_in_ranges_as_e820_has_them() {
+        let mut device = FwCfg::new(5 << 30, 1);
+        device.describe_memory(3 << 30, 2 << 30);
+        let mut bench = Bench::new(device);
+        let file = item(&mut bench, key::FILE_FIRST, 41);
+        assert_eq!(file[..20], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc0, 0, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(file[20..], [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(item(&mut bench, key::IRQ0_OVERRIDE, 4), [1, 0, 0, 0]);
     }
 
     #[test]

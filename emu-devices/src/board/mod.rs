@@ -3,6 +3,7 @@
 pub mod acpi;
 pub mod boot_state;
 pub mod elf;
+pub mod firmware;
 pub mod fw_cfg;
 pub mod kernel;
 pub mod linux_boot;

@@ -9,8 +9,9 @@
 //! Devices poll in the order in which they are plugged in. A processor model without APIC gets the 8259 pair's INTR
 //! directly, and no I/O APIC. Deliberately absent, for now: floppy, network, USB.
 
-use super::acpi::{AcpiConfig, AcpiTables};
+use super::acpi::{AcpiConfig, AcpiTables, LoaderFiles};
 use super::boot_state::{BootState, firmware_mtrrs};
+use super::firmware::FirmwareConfig;
 use super::fw_cfg::FwCfg;
 use super::kernel::{Kernel, KernelError, KernelOptions};
 use super::machine::{Machine, MachineOptions};
@@ -114,6 +115,8 @@ pub struct PcConfig {
     pub ide: [Option<(Kind, Disk)>; 4],
     /// What starts.
     pub boot: PcBoot,
+    /// What firmware is told.
+    pub firmware: FirmwareConfig,
     /// How the machine reacts to its guest.
     pub options: MachineOptions,
 }
@@ -201,7 +204,7 @@ impl Pc {
                 Some(Some((Kind::Disk, disk))) => Some(Geometry::of(disk.sectors())),
                 _ => None,
             }),
-            boot_order: [2, 3, 0],
+            boot_order: config.firmware.first_order(),
         });
         bus.attach(Box::new(rtc));
         let input = InputQueue::new();
@@ -210,9 +213,9 @@ impl Pc {
         let coprocessor = Coprocessor::new(isa(13));
         let ferr = coprocessor.ferr();
         bus.attach(Box::new(coprocessor));
-        bus.attach(Box::new(FwCfg::new(config.ram, 1)));
-        bus.attach(Box::new(Dma::default()));
         let present = std::array::from_fn(|i| config.serials[i].is_some());
+        bus.attach(Box::new(fw_cfg(bus.memory(), present, &model, &config.firmware)));
+        bus.attach(Box::new(Dma::default()));
         for (i, backend) in config.serials.into_iter().enumerate() {
             if let Some(backend) = backend {
                 attach_at(&bus, Uart16550::new(isa(SERIAL_IRQS[i]), backend), Space::Port, ports(SERIAL_PORTS[i], 8));
@@ -250,7 +253,7 @@ impl Pc {
 
         let mut vcpu = Vcpu::new(model.clone(), bus.clone());
         vcpu.ferr = ferr;
-        let boot = boot(config.boot, model, present, config.vga);
+        let boot = boot(config.boot, config.firmware, model, present, config.vga);
         let machine = Machine::new(bus, vcpu, boot, config.options);
         let controllers = interrupts.controllers;
         Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display, media, controllers })
@@ -301,23 +304,43 @@ impl Interrupts {
     }
 }
 
+/// What firmware is told.
+fn fw_cfg(memory: &GuestMemory, serials: [bool; SERIALS], model: &CpuModel, firmware: &FirmwareConfig) -> FwCfg {
+    let mut device = FwCfg::new(memory.ram_size(), 1);
+    device.describe_memory(memory.low_ram(), memory.high_ram());
+    for (name, contents) in LoaderFiles::build(&acpi_config(memory, serials, model)).0 {
+        device.add_file(name, contents);
+    }
+    firmware.describe(&mut device);
+    device
+}
+
+fn acpi_config(memory: &GuestMemory, serials: [bool; SERIALS], model: &CpuModel) -> AcpiConfig {
+    AcpiConfig { low_ram: memory.low_ram(), serials, i8042: true, apic: model.supports(Feature::Apic) }
+}
+
 /// What the machine does after each reset.
 fn boot(
     boot: PcBoot,
+    firmware: FirmwareConfig,
     model: Arc<CpuModel>,
     serials: [bool; SERIALS],
     vga: Option<VgaConfig>,
 ) -> Box<dyn super::machine::Boot<PcError>> {
     let long_mode = model.supports(Feature::Lm);
-    let apic = model.supports(Feature::Apic);
+    let mut powered_on = false;
     Box::new(move |bus: &Bus| -> Result<Option<BootState>, PcError> {
+        if powered_on && firmware.once.is_some() {
+            firmware.restore_order(bus);
+        }
+        powered_on = true;
         let PcBoot::Kernel(kernel, options) = &boot else { return Ok(None) };
         post::initialise(bus, serials);
         if let Some(vga) = &vga {
             text_mode::initialise(bus, vga.memory, &vga.font);
         }
         let memory = bus.memory();
-        let tables = AcpiConfig { low_ram: memory.low_ram(), serials, i8042: true, apic };
+        let tables = acpi_config(memory, serials, &model);
         memory.write(FIRMWARE_TABLES, &AcpiTables::build(&tables, FIRMWARE_TABLES as u32).image);
         let mut state = kernel.load(memory, options, FIRMWARE_TABLES, long_mode, vga.is_some())?;
         state.msrs = firmware_mtrrs(model.physical_bits());

@@ -6,12 +6,14 @@ use super::devices::{self, Devices};
 use super::display::{self, DisplayKind};
 use super::drive::{self, DriveSpec, IDE_DRIVES};
 use super::error::{StartError, nearest};
+use super::firmware;
 use super::machine;
 use super::options::Options;
 use super::time::{self, Icount, Rtc};
 use super::value::{KeyValues, parse_number};
 use crate::log::LogItems;
 use emu_core::cpu::model::CpuModel;
+use emu_devices::board::firmware::FirmwareConfig;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -44,6 +46,10 @@ pub struct BootFiles {
     pub bios: Option<PathBuf>,
     /// `-L`: folders that are searched for firmware.
     pub data_dirs: Vec<PathBuf>,
+    /// `-boot`, and the strings of `-fw_cfg`.
+    pub firmware: FirmwareConfig,
+    /// The files of `-fw_cfg`, by their names there.
+    pub fw_cfg: Vec<(String, PathBuf)>,
     /// `-kernel`.
     pub kernel: Option<PathBuf>,
     /// `-initrd`, still with commas.
@@ -132,7 +138,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         warnings.push("there is no display: -nographic shows the serial console, -display help lists displays".into());
     }
     let drives = drive::parse(options, &mut warnings)?;
-    let boot = boot_files(options, &mut machine)?;
+    let boot = boot_files(options, &mut machine, &mut warnings)?;
     let (guest_name, process_name) = names(options.name.as_deref())?;
     Ok(Outcome::Run(Box::new(Config {
         guest_name,
@@ -218,7 +224,13 @@ fn has_vga(options: &Options, devices: &Devices) -> Result<bool, StartError> {
     }
 }
 
-fn boot_files(options: &Options, machine: &mut machine::Machine) -> Result<BootFiles, StartError> {
+fn boot_files(
+    options: &Options,
+    machine: &mut machine::Machine,
+    warnings: &mut Vec<String>,
+) -> Result<BootFiles, StartError> {
+    let mut firmware = firmware::parse_boot(&options.boot)?;
+    let fw_cfg = firmware::parse_fw_cfg(&options.fw_cfg, &mut firmware, warnings)?;
     let kernel = options.kernel.clone().or(machine.kernel.take());
     let initrd = options.initrd.clone().or(machine.initrd.take());
     let append = options.append.clone().or(machine.append.take());
@@ -227,7 +239,7 @@ fn boot_files(options: &Options, machine: &mut machine::Machine) -> Result<BootF
         Some(_) if bios.is_some() => Err(StartError::option("bios", "cannot be combined with -kernel yet")),
         None if append.is_some() => Err(StartError::option("append", "only goes with -kernel")),
         None if initrd.is_some() => Err(StartError::option("initrd", "only goes with -kernel")),
-        _ => Ok(BootFiles { bios, data_dirs, kernel, initrd, append: append.unwrap_or_default() }),
+        _ => Ok(BootFiles { bios, data_dirs, firmware, fw_cfg, kernel, initrd, append: append.unwrap_or_default() }),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod devices;
 pub mod display;
 pub mod drive;
 pub mod error;
+pub mod firmware;
 pub mod machine;
 pub mod options;
 pub mod time;

@@ -125,6 +125,12 @@ pub struct Options {
     /// search this folder for firmware
     #[arg(long = "L", id = "L", value_name = "path", help_heading = BOOT)]
     pub data_dir: Vec<PathBuf>,
+    /// boot devices in order: a (floppy), c (disk), d (CD-ROM), n (network); once= until the first reset
+    #[arg(long, value_name = "[order=]drives[,once=drives][,menu=on|off][,splash-time=ms][,reboot-timeout=ms]", help_heading = BOOT)]
+    pub boot: Vec<String>,
+    /// a file for firmware and guest in the firmware configuration device
+    #[arg(long = "fw_cfg", id = "fw_cfg", value_name = "[name=]name,file=file|string=text", help_heading = BOOT)]
+    pub fw_cfg: Vec<String>,
     /// boot a Linux bzImage, a Multiboot image or an ELF with a PVH note
     #[arg(long, value_name = "file", help_heading = BOOT)]
     pub kernel: Option<PathBuf>,
@@ -177,7 +183,6 @@ const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("mtdblock", "-drive"),
     ("pflash", "-kernel"),
     ("sd", "-drive"),
-    ("boot", "-kernel"),
     ("dtb", "-append"),
     ("shim", "-kernel"),
     ("gdb", "-d"),
@@ -193,7 +198,6 @@ const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("uuid", "-name"),
     ("smbios", "-machine"),
     ("acpitable", "-machine"),
-    ("fw_cfg", "-append"),
     ("object", "-machine"),
     ("audiodev", "-nodefaults"),
     ("audio", "-nodefaults"),

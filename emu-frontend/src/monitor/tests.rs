@@ -28,6 +28,7 @@ fn config() -> PcConfig {
         vga: None,
         ide: Default::default(),
         boot: PcBoot::ResetVector,
+        firmware: Default::default(),
         options: MachineOptions { paused: true, ..MachineOptions::default() },
     }
 }

@@ -19,6 +19,7 @@ fn config(model: &str, boot: PcBoot) -> PcConfig {
         vga: None,
         ide: Default::default(),
         boot,
+        firmware: Default::default(),
         options: MachineOptions { no_reboot: true, icount_sleep: false, ..MachineOptions::default() },
     }
 }
