@@ -39,7 +39,7 @@ fn parse_order(v: &KeyValues, letters: &str) -> Result<BootOrder, StartError> {
     if letters.is_empty() || letters.len() > order.len() {
         return Err(v.error(format!("'{letters}': expected one to three boot devices")));
     }
-    for (i, letter) in letters.chars().enumerate() {
+    for (i, letter) in letters.char_indices() {
         order[i] = match letter {
             'a' | 'b' => 1,
             'c' => 2,
