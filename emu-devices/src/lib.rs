@@ -1,5 +1,6 @@
 //! The devices of a PC.
 
+pub mod audio;
 pub mod board;
 pub mod char;
 pub mod coprocessor;

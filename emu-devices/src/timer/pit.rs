@@ -11,12 +11,15 @@
 //! The counters are computed for the time of each access, so that polls may come late. A late poll that finds several
 //! rises of OUT0 gives one edge at once and owes the others, which follow at twice the rate: guests that count ticks
 //! keep their time. Counters that have not been programmed stand still (the data sheet leaves them undefined).
-//! Deliberately absent: NMI sources of port 61h (its status bits read 0), the speaker's sound.
+//! The speaker's cone follows OUT2 AND port 61h bit 1; its edges are announced to a [`Voice`] at their exact times.
+//! Deliberately absent: NMI sources of port 61h (its status bits read 0).
 
 mod counter;
+mod speaker;
 
 pub use counter::{Counter, Mode};
 
+use crate::audio::Voice;
 use emu_core::clock::Instant;
 use emu_core::device::{Access, Device, DeviceContext, Region, ResetKind, ports};
 use emu_core::irq::IrqLine;
@@ -34,6 +37,7 @@ const REFRESH: u64 = 18;
 /// System Control Port B.
 mod port_b {
     pub const GATE_2: u8 = 1 << 0;
+    pub const SPEAKER_DATA: u8 = 1 << 1;
     pub const WRITABLE: u8 = 0x0f;
     pub const REFRESH: u8 = 1 << 4;
     pub const OUT_2: u8 = 1 << 5;
@@ -103,12 +107,18 @@ impl Default for PitState {
 pub struct Pit {
     state: PitState,
     irq0: IrqLine,
+    speaker: Voice,
 }
 
 impl Pit {
-    /// A timer whose OUT0 drives `irq0`.
+    /// A timer whose OUT0 drives `irq0`, with a speaker that nobody hears.
     pub fn new(irq0: IrqLine) -> Pit {
-        Pit { state: PitState::default(), irq0 }
+        Pit { state: PitState::default(), irq0, speaker: Voice::unconnected() }
+    }
+
+    /// Lets `voice` be the speaker.
+    pub fn connect_speaker(&mut self, voice: Voice) {
+        self.speaker = voice;
     }
 
     /// Brings the counters up to `now` and OUT0 onto its line.
@@ -119,7 +129,7 @@ impl Pit {
         s.tick = tick;
         let rises = s.counters[0].advance(clocks);
         s.counters[1].advance(clocks);
-        s.counters[2].advance(clocks);
+        speaker::advance(s, clocks, &self.speaker);
         if rises > 1 {
             s.owed = s.owed.saturating_add(u32::try_from(rises - 1).unwrap_or(OWED)).min(OWED);
         }
@@ -204,6 +214,7 @@ impl Device for Pit {
                 self.state.counters[2].set_gate(value & port_b::GATE_2 != 0);
             }
         }
+        self.speaker.set(cx.now, speaker::level(&self.state));
         self.irq0.set(self.state.counters[0].out());
     }
 
@@ -211,7 +222,7 @@ impl Device for Pit {
         let s = &self.state;
         let rise =
             s.counters[0].clocks_to_rise().map(|clocks| Instant::from_ticks(s.tick.saturating_add(clocks), CLOCK));
-        rise.into_iter().chain(s.repay_at).min()
+        rise.into_iter().chain(s.repay_at).chain(speaker::poll_at(s, &self.speaker)).min()
     }
 
     fn poll(&mut self, cx: &mut DeviceContext) {
@@ -225,6 +236,7 @@ impl Device for Pit {
 
     fn reset(&mut self, cx: &mut DeviceContext, _kind: ResetKind) {
         self.state = PitState { tick: cx.now.ticks(CLOCK), ..PitState::default() };
+        self.speaker.set(cx.now, speaker::level(&self.state));
         self.irq0.set(self.state.counters[0].out());
     }
 

@@ -388,6 +388,20 @@ impl Counter {
         self.count = (count % u64::from(modulus)) as u32;
     }
 
+    /// Clocks after which OUT may have changed, at least 1; `None` for never, if nobody touches the counter.
+    pub fn clocks_to_change(&self) -> Option<u64> {
+        if self.load || self.trigger {
+            return Some(1);
+        }
+        self.counts().then(|| self.clocks_to_event().map(|n| u64::from(n.max(1)))).flatten()
+    }
+
+    /// The clocks of a period of OUT in the modes that repeat, while counting.
+    pub fn period(&self) -> Option<u32> {
+        let repeats = matches!(self.mode(), Mode::RateGenerator | Mode::SquareWave);
+        (repeats && self.counts()).then(|| self.initial())
+    }
+
     /// Clocks until OUT rises next if nobody touches the counter; `None` for never.
     pub fn clocks_to_rise(&self) -> Option<u64> {
         if self.load || self.trigger {
