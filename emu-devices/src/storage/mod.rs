@@ -2,4 +2,5 @@
 
 pub mod block;
 pub mod ide;
+pub mod fdc;
 pub mod image;
