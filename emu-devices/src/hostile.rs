@@ -22,6 +22,7 @@ use crate::pci::config::BAR_TAG;
 use crate::port92::Port92;
 use crate::rtc::{Rtc, StartTime};
 use crate::storage::block::{Disk, Media};
+use crate::storage::fdc::{Drive, Fdc};
 use crate::storage::ide::{Ide, Kind};
 use crate::storage::image::MemoryImage;
 use crate::testbench::{Bench, World};
@@ -340,6 +341,30 @@ fn hostile_guest_cannot_break_the_ide_function() {
     );
 }
 
+fn floppy() -> Disk {
+    let image = Box::new(MemoryImage::zeros(368_640));
+    Disk::with_image("floppy0", true, ClockMode::Icount { shift: 0 }, "a.img", image).expect("a thread")
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_floppy_controller() {
+    let dma = Dma::default();
+    dma.channel(2).set_request(false);
+    let build = || Fdc::new(line(), dma.channel(2), [Some(Drive::new(floppy())), None]);
+    torment(build, &[], |random, bench| {
+        // What a driver does, with any parameters.
+        bench.out8(0x3f2, 0x1c | random.u8(0..4));
+        bench.out8(0x3f7, 2);
+        let code = [0x03, 0x45, 0xc6, 0x4d, 0x16, 0x02, 0x11, 0x0f, 0x13, 0x0c][random.usize(0..10)];
+        bench.out8(0x3f5, code);
+        (0..9).for_each(|_| bench.out8(0x3f5, random.u8(0..12)));
+        bench.advance(random.u64(0..20_000_000));
+        for _ in 0..random.u32(0..600) {
+            bench.in8(0x3f5);
+        }
+    });
+}
+
 #[test]
 fn hostile_guest_cannot_break_a_whole_pc() {
     for seed in 0..4 {
@@ -359,6 +384,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
             testdev: true,
             vga: Some(VgaConfig::default()),
             ide: Default::default(),
+            floppies: [Some(floppy()), None],
             boot: PcBoot::ResetVector,
             firmware: Default::default(),
             options: MachineOptions::default(),
@@ -368,7 +394,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
         let bus = pc.machine.bus().clone();
         post::initialise(&bus, [true; 4]);
         let mut regions: Vec<_> =
-            [0x00, 0x20, 0x40, 0x60, 0x70, 0x80, 0xa0, 0xc0, 0xe0, 0x2e8, 0x3f8, 0x4d0, 0x600, 0xcf8]
+            [0x00, 0x20, 0x40, 0x60, 0x70, 0x80, 0xa0, 0xc0, 0xe0, 0x2e8, 0x3f0, 0x3f8, 0x4d0, 0x600, 0xcf8]
                 .map(|base| (Space::Port, ports(base, 16)))
                 .to_vec();
         regions.push((Space::Port, ports(0, 0xfffb)));

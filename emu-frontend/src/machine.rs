@@ -190,6 +190,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         ide: drives(config, clock)?,
         boot: images.boot,
         firmware: images.firmware,
+        floppies: Default::default(),
         options: MachineOptions {
             no_reboot: config.no_reboot,
             no_shutdown: config.no_shutdown,

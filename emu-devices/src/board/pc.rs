@@ -7,7 +7,7 @@
 //!         16 wired-OR ISA lines; IRQ0 is input 2 of the I/O APIC
 //! ```
 //! Devices poll in the order in which they are plugged in. A processor model without APIC gets the 8259 pair's INTR
-//! directly, and no I/O APIC. Deliberately absent, for now: floppy, network, USB.
+//! directly, and no I/O APIC. Deliberately absent, for now: network, USB.
 
 use super::acpi::{AcpiConfig, AcpiTables, LoaderFiles};
 use super::boot_state::{BootState, firmware_mtrrs};
@@ -39,6 +39,7 @@ use crate::pci::piix4::{FrontPanel, Piix4Pm};
 use crate::port92::Port92;
 use crate::rtc::{CmosLayout, Rtc, StartTime};
 use crate::storage::block::{Disk, Media};
+use crate::storage::fdc::{Drive, Fdc};
 use crate::storage::ide::{Geometry, Ide, Kind};
 use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
@@ -113,6 +114,8 @@ pub struct PcConfig {
     pub vga: Option<VgaConfig>,
     /// The drives on the IDE channels: 0 and 1 on the first, 2 and 3 on the second.
     pub ide: [Option<(Kind, Disk)>; 4],
+    /// The diskette drives.
+    pub floppies: [Option<Disk>; 2],
     /// What starts.
     pub boot: PcBoot,
     /// What firmware is told.
@@ -192,6 +195,9 @@ impl Pc {
         let gated = |pin| IrqLine::new(vec![(gate_core.clone() as Arc<dyn IrqInput>, pin)]);
         bus.attach(Box::new(Pit::new(gated(hpet::pin::PIT))));
         attach_at(&bus, gate, Space::Memory, hpet::REGION);
+        let dma = Dma::default();
+        let mut media: Vec<Media> = config.floppies.iter().flatten().map(Disk::media).collect();
+        let fdc = Fdc::new(isa(6), dma.channel(2), config.floppies.map(|disk| disk.map(Drive::new)));
         let mut rtc = Rtc::new(gated(hpet::pin::RTC), config.date);
         rtc.set_layout(&CmosLayout {
             low_ram: bus.memory().low_ram(),
@@ -199,7 +205,7 @@ impl Pc {
             cpus: 1,
             fpu: model.supports(Feature::Fpu),
             mouse: true,
-            floppies: [0; 2],
+            floppies: fdc.drive_types(),
             disks: std::array::from_fn(|unit| match config.ide.get(unit) {
                 Some(Some((Kind::Disk, disk))) => Some(Geometry::of(disk.sectors())),
                 _ => None,
@@ -215,7 +221,8 @@ impl Pc {
         bus.attach(Box::new(coprocessor));
         let present = std::array::from_fn(|i| config.serials[i].is_some());
         bus.attach(Box::new(fw_cfg(bus.memory(), present, &model, &config.firmware)));
-        bus.attach(Box::new(Dma::default()));
+        bus.attach(Box::new(dma));
+        bus.attach(Box::new(fdc));
         for (i, backend) in config.serials.into_iter().enumerate() {
             if let Some(backend) = backend {
                 attach_at(&bus, Uart16550::new(isa(SERIAL_IRQS[i]), backend), Space::Port, ports(SERIAL_PORTS[i], 8));
@@ -237,7 +244,7 @@ impl Pc {
         let piix3 = Piix3::new(std::array::from_fn(isa));
         let intx = piix3.core();
         pci.plug(&bus, ISA_BRIDGE, piix3);
-        let mut media = Vec::new();
+
         let mut ide = Ide::new([isa(14), isa(15)]);
         for (unit, drive) in config.ide.into_iter().enumerate() {
             if let Some((kind, disk)) = drive {

@@ -1,6 +1,6 @@
 //! Storage: what devices and host files agree on ([`block`]), and the devices.
 
 pub mod block;
-pub mod ide;
 pub mod fdc;
+pub mod ide;
 pub mod image;

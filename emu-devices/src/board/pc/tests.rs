@@ -16,6 +16,7 @@ fn config(model: &str, boot: PcBoot) -> PcConfig {
         debugcon: None,
         debug_exit: None,
         testdev: false,
+        floppies: Default::default(),
         vga: None,
         ide: Default::default(),
         boot,
