@@ -25,6 +25,7 @@ fn config() -> PcConfig {
         debugcon: None,
         debug_exit: None,
         testdev: false,
+        floppies: Default::default(),
         vga: None,
         ide: Default::default(),
         boot: PcBoot::ResetVector,

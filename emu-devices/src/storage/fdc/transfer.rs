@@ -71,7 +71,7 @@ pub enum Kind {
 
 impl Kind {
     /// Whether the host gives bytes rather than takes them.
-    fn from_host(self) -> bool {
+    fn takes_host_bytes(self) -> bool {
         !matches!(self, Kind::Read | Kind::ReadDeleted | Kind::ReadTrack)
     }
 
@@ -395,7 +395,7 @@ impl Fdc {
     fn serve_by_dma(&mut self, cx: &mut DeviceContext, until: u64) {
         let gate = self.state.dor & super::dor::DMA_GATE != 0;
         let Phase::Execution(t) = &mut self.state.phase else { return };
-        let (moved, host) = match t.kind.from_host() {
+        let (moved, host) = match t.kind.takes_host_bytes() {
             _ if !gate => (Default::default(), Vec::new()),
             false => (self.dma.write_memory(cx.memory, &t.buffer), Vec::new()),
             true => {
@@ -414,7 +414,7 @@ impl Fdc {
         self.dma.set_request(false);
         t.terminal_count |= moved.terminal_count;
         let len = t.buffer.len();
-        if t.kind.from_host() {
+        if t.kind.takes_host_bytes() {
             for (i, byte) in host.into_iter().enumerate().take(moved.bytes) {
                 take_from_host(t, i, byte);
             }
@@ -441,7 +441,7 @@ impl Fdc {
     fn pio_step(&mut self, cx: &mut DeviceContext) {
         let Phase::Execution(t) = &mut self.state.phase else { return };
         t.position += 1;
-        let (position, len, from_host) = (t.position, t.buffer.len(), t.kind.from_host());
+        let (position, len, from_host) = (t.position, t.buffer.len(), t.kind.takes_host_bytes());
         if position >= len {
             self.state.interrupt = false;
             self.buffer_done(cx);
@@ -469,7 +469,9 @@ impl Fdc {
     /// Whether the host may read (true) or write (false) a byte of the execution phase.
     pub(super) fn pio_direction(&self) -> Option<bool> {
         match &self.state.phase {
-            Phase::Execution(t) if !self.is_dma() && matches!(t.step, Step::Host(_)) => Some(!t.kind.from_host()),
+            Phase::Execution(t) if !self.is_dma() && matches!(t.step, Step::Host(_)) => {
+                Some(!t.kind.takes_host_bytes())
+            }
             _ => None,
         }
     }
@@ -523,7 +525,7 @@ impl Fdc {
         let counted = match t.kind {
             Kind::Format => t.done >= u16::from(t.length).max(1),
             Kind::ReadTrack => t.done >= u16::from(t.end_of_track).max(1),
-            Kind::Verify if t.enable_count => t.done >= (u16::from(t.length).wrapping_sub(1) & 0xff) + 1,
+            Kind::Verify if t.enable_count => t.done > u16::from(t.length.wrapping_sub(1)),
             _ => false,
         };
         if t.kind == Kind::ReadDeleted && !t.skip {
