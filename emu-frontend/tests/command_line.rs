@@ -37,6 +37,8 @@ fn wrong_options_are_refused_in_one_line_that_names_option_and_value() {
         (&["-cpu", "z80"], "-cpu z80: CPU model 'z80' does not exist"),
         (&["-device", "e1000"], "-device e1000: 'e1000' is not a valid device model name here"),
         (&["-vnc", ":1"], "-vnc: not implemented"),
+        (&["-drive", "file=x,if=virtio"], "-drive file=x,if=virtio: 'if=virtio' is not implemented"),
+        (&["-cdrom", "c", "-hdc", "d"], "-cdrom c: drive with bus=1, unit=0 exists: -hdc d"),
         (&["-gdb", "tcp::1234"], "-gdb: not implemented"),
         (&["-serial", "vc"], "-serial vc: back end 'vc' is not implemented"),
         (&["-d", "foo"], "-d foo: no log item 'foo'"),
