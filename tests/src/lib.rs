@@ -2,5 +2,6 @@
 
 pub mod boot_case;
 pub mod guest;
+pub mod host;
 pub mod initramfs;
 pub mod machine;
