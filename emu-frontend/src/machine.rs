@@ -3,7 +3,7 @@
 use crate::char::Characters;
 use crate::cli::config::{Config, SERIAL_PORTS};
 use crate::cli::display::{DisplayKind, WindowOptions};
-use crate::cli::drive::{IDE_DRIVES, MediaKind};
+use crate::cli::drive::{DriveSpec, FLOPPY_DRIVES, IDE_DRIVES, MediaKind};
 use crate::cli::error::StartError;
 use crate::cli::value::show_size;
 use crate::dev::stats;
@@ -21,6 +21,7 @@ use emu_devices::board::pc::{Pc, PcConfig, PcError};
 use emu_devices::char::CharBackend;
 use emu_devices::rtc::StartTime;
 use emu_devices::storage::block::Disk;
+use emu_devices::storage::fdc::Format;
 use emu_devices::storage::ide::Kind;
 use emu_devices::video::VgaConfig;
 use std::sync::Arc;
@@ -190,7 +191,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         ide: drives(config, clock)?,
         boot: images.boot,
         firmware: images.firmware,
-        floppies: Default::default(),
+        floppies: floppies(config, clock)?,
         options: MachineOptions {
             no_reboot: config.no_reboot,
             no_shutdown: config.no_shutdown,
@@ -200,23 +201,39 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
     })
 }
 
-/// The drives with their images open.
+/// The IDE drives with their images open.
 fn drives(config: &Config, clock: ClockMode) -> Result<[Option<(Kind, Disk)>; IDE_DRIVES], StartError> {
     let mut drives: [Option<(Kind, Disk)>; IDE_DRIVES] = Default::default();
-    for (drive, spec) in drives.iter_mut().zip(&config.drives) {
+    for (drive, spec) in drives.iter_mut().zip(&config.drives.ide) {
         let Some(spec) = spec else { continue };
-        let (kind, removable) = match spec.media {
-            MediaKind::Disk => (Kind::Disk, false),
-            MediaKind::Cdrom => (Kind::CdRom, true),
-        };
-        let disk = match &spec.file {
-            Some(file) => {
-                let image = image::open(file, spec.mode).map_err(|problem| spec.error(problem))?;
-                Disk::with_image(&spec.name, removable, clock, &file.display().to_string(), image)
-            }
-            None => Disk::new(&spec.name, removable, clock),
-        };
-        *drive = Some((kind, disk.map_err(|e| spec.error(format!("cannot start the drive's thread: {e}")))?));
+        let kind = if spec.media == MediaKind::Cdrom { Kind::CdRom } else { Kind::Disk };
+        *drive = Some((kind, open_drive(spec, clock)?));
     }
     Ok(drives)
+}
+
+/// The diskette drives with their images open.
+fn floppies(config: &Config, clock: ClockMode) -> Result<[Option<Disk>; FLOPPY_DRIVES], StartError> {
+    let mut drives: [Option<Disk>; FLOPPY_DRIVES] = Default::default();
+    for (drive, spec) in drives.iter_mut().zip(&config.drives.floppies) {
+        let Some(spec) = spec else { continue };
+        let disk = open_drive(spec, clock)?;
+        if let Some(len) = disk.len().filter(|len| Format::of(*len).is_none()) {
+            return Err(spec.error(format!("an image of {len} bytes is no diskette; the largest is of 2949120 bytes")));
+        }
+        *drive = Some(disk);
+    }
+    Ok(drives)
+}
+
+fn open_drive(spec: &DriveSpec, clock: ClockMode) -> Result<Disk, StartError> {
+    let removable = spec.media != MediaKind::Disk;
+    let disk = match &spec.file {
+        Some(file) => {
+            let image = image::open(file, spec.mode).map_err(|problem| spec.error(problem))?;
+            Disk::with_image(&spec.name, removable, clock, &file.display().to_string(), image)
+        }
+        None => Disk::new(&spec.name, removable, clock),
+    };
+    disk.map_err(|e| spec.error(format!("cannot start the drive's thread: {e}")))
 }

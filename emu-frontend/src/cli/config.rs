@@ -4,7 +4,7 @@ use super::chardev::{self, CharKind, CharSpec, CharTarget};
 use super::cpu;
 use super::devices::{self, Devices};
 use super::display::{self, DisplayKind};
-use super::drive::{self, DriveSpec, IDE_DRIVES};
+use super::drive::{self, Drives};
 use super::error::{StartError, nearest};
 use super::firmware;
 use super::machine;
@@ -84,7 +84,7 @@ pub struct Config {
     /// Whether there is a graphics card; its memory is with the devices.
     pub vga: bool,
     /// Drives on the IDE channels.
-    pub drives: [Option<DriveSpec>; IDE_DRIVES],
+    pub drives: Drives,
     /// Guest reset ends the emulator.
     pub no_reboot: bool,
     /// Guest power-off stops the machine.

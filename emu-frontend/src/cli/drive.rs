@@ -1,6 +1,6 @@
-//! Drives as `-drive`, `-hda` to `-hdd` and `-cdrom` name them.
+//! Drives as `-drive`, `-fda`, `-fdb`, `-hda` to `-hdd` and `-cdrom` name them.
 //!
-//! Deliberately absent, so far: interfaces other than IDE, formats other than raw, throttling, and `werror` and
+//! Deliberately absent, so far: interfaces other than IDE and floppy, formats other than raw, throttling, and `werror` and
 //! `rerror` other than `report`.
 
 use super::error::StartError;
@@ -12,6 +12,9 @@ use std::path::PathBuf;
 /// IDE drives of a PC.
 pub const IDE_DRIVES: usize = 4;
 
+/// Diskette drives of a PC.
+pub const FLOPPY_DRIVES: usize = 2;
+
 /// What a drive takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaKind {
@@ -19,6 +22,8 @@ pub enum MediaKind {
     Disk,
     /// A CD-ROM.
     Cdrom,
+    /// A diskette.
+    Floppy,
 }
 
 /// One drive.
@@ -43,6 +48,26 @@ impl DriveSpec {
     }
 }
 
+/// The drives of a PC, each in its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drives {
+    /// On the IDE channels: 0 and 1 on the first, 2 and 3 on the second.
+    pub ide: [Option<DriveSpec>; IDE_DRIVES],
+    /// On the diskette controller.
+    pub floppies: [Option<DriveSpec>; FLOPPY_DRIVES],
+}
+
+impl Drives {
+    /// The places that take drives like `media`.
+    fn places(&mut self, media: MediaKind) -> &mut [Option<DriveSpec>] {
+        if media == MediaKind::Floppy { &mut self.floppies } else { &mut self.ide }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &DriveSpec> {
+        self.ide.iter().chain(&self.floppies).flatten()
+    }
+}
+
 /// A drive that may not have its place yet.
 struct Asked {
     spec: DriveSpec,
@@ -50,43 +75,53 @@ struct Asked {
     unit: Option<usize>,
 }
 
-/// The IDE drives that the options ask for, each in its place.
+/// The drives that the options ask for, each in its place.
 ///
 /// # Errors
 /// A wrong value, or two drives in one place.
-pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<[Option<DriveSpec>; IDE_DRIVES], StartError> {
+pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<Drives, StartError> {
     let mut asked = Vec::new();
     let disks = [("hda", &o.hda), ("hdb", &o.hdb), ("hdc", &o.hdc), ("hdd", &o.hdd)];
     for (unit, (option, file)) in disks.into_iter().enumerate() {
         asked.extend(file.as_ref().map(|file| Asked::plain(option, file, MediaKind::Disk, unit, o.snapshot)));
     }
     asked.extend(o.cdrom.as_ref().map(|file| Asked::plain("cdrom", file, MediaKind::Cdrom, 2, o.snapshot)));
+    for (unit, (option, file)) in [("fda", &o.fda), ("fdb", &o.fdb)].into_iter().enumerate() {
+        asked.extend(file.as_ref().map(|file| Asked::plain(option, file, MediaKind::Floppy, unit, o.snapshot)));
+    }
     for text in &o.drive {
         asked.push(Asked::parse(text, o.snapshot, warnings)?);
     }
-    let mut places: [Option<DriveSpec>; IDE_DRIVES] = Default::default();
+    let mut drives = Drives::default();
     // Drives without a place go where the others leave room.
     let (placed, free): (Vec<_>, Vec<_>) = asked.into_iter().partition(|drive| drive.unit.is_some());
     for drive in placed.into_iter().chain(free) {
+        let floppy = drive.spec.media == MediaKind::Floppy;
+        let places = drives.places(drive.spec.media);
         let Some(unit) = drive.unit.or_else(|| places.iter().position(Option::is_none)) else {
-            return Err(drive.spec.error(format!("a PC has {IDE_DRIVES} IDE drives")));
+            let kind = if floppy { "diskette" } else { "IDE" };
+            return Err(drive.spec.error(format!("a PC has {} {kind} drives", places.len())));
         };
         if let Some(there) = &places[unit] {
-            let (bus, slot, option) = (unit / 2, unit % 2, &there.option);
+            let (bus, slot, option) =
+                if floppy { (0, unit, &there.option) } else { (unit / 2, unit % 2, &there.option) };
             return Err(drive
                 .spec
                 .error(format!("drive with bus={bus}, unit={slot} exists: -{option} {}", there.text)));
         }
-        let kind = if drive.spec.media == MediaKind::Disk { "hd" } else { "cd" };
-        let name = drive.id.unwrap_or_else(|| format!("ide{}-{kind}{}", unit / 2, unit % 2));
-        if let Some(other) = places.iter().flatten().find(|other| other.name == name) {
+        let name = drive.id.unwrap_or_else(|| match drive.spec.media {
+            MediaKind::Disk => format!("ide{}-hd{}", unit / 2, unit % 2),
+            MediaKind::Cdrom => format!("ide{}-cd{}", unit / 2, unit % 2),
+            MediaKind::Floppy => format!("floppy{unit}"),
+        });
+        if let Some(other) = drives.all().find(|other| other.name == name) {
             return Err(drive.spec.error(format!("duplicate drive id '{name}': -{} {}", other.option, other.text)));
         }
-        places[unit] = Some(DriveSpec { name, ..drive.spec });
+        drives.places(drive.spec.media)[unit] = Some(DriveSpec { name, ..drive.spec });
     }
     // A PC has an empty CD-ROM drive unless told otherwise.
-    if places[2].is_none() && !o.nodefaults {
-        places[2] = Some(DriveSpec {
+    if drives.ide[2].is_none() && !o.nodefaults {
+        drives.ide[2] = Some(DriveSpec {
             name: "ide1-cd0".into(),
             media: MediaKind::Cdrom,
             file: None,
@@ -95,7 +130,7 @@ pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<[Option<DriveSpe
             text: String::new(),
         });
     }
-    Ok(places)
+    Ok(drives)
 }
 
 impl Asked {
@@ -111,16 +146,19 @@ impl Asked {
     fn parse(text: &str, snapshot: bool, warnings: &mut Vec<String>) -> Result<Asked, StartError> {
         let mut v = KeyValues::parse("drive", text, "");
         let file = v.take("file")?.filter(|file| !file.is_empty()).map(PathBuf::from);
-        match v.take("if")?.as_deref() {
-            None | Some("ide") => {}
-            Some(other) => return Err(v.error(format!("'if={other}' is not implemented; implemented: ide"))),
-        }
+        let floppy = match v.take("if")?.as_deref() {
+            None | Some("ide") => false,
+            Some("floppy") => true,
+            Some(other) => return Err(v.error(format!("'if={other}' is not implemented; implemented: ide, floppy"))),
+        };
         let raw = match v.take("format")?.as_deref() {
             None => false,
             Some("raw") => true,
             Some(other) => return Err(v.error(format!("'format={other}' is not implemented; implemented: raw"))),
         };
         let media = match v.take("media")?.as_deref() {
+            None | Some("disk") if floppy => MediaKind::Floppy,
+            Some("cdrom") if floppy => return Err(v.error("a diskette drive takes no CD-ROM")),
             None | Some("disk") => MediaKind::Disk,
             Some("cdrom") => MediaKind::Cdrom,
             Some(other) => return Err(v.error(format!("'media={other}': expected disk or cdrom"))),
@@ -140,7 +178,7 @@ impl Asked {
                 return Err(v.error(format!("'cache={other}': expected {known}")));
             }
         };
-        let snapshot = v.take_bool("snapshot")?.unwrap_or(snapshot && media == MediaKind::Disk);
+        let snapshot = v.take_bool("snapshot")?.unwrap_or(snapshot && media != MediaKind::Cdrom);
         if let Some(aio) = v.take("aio")?.filter(|aio| aio != "threads") {
             return Err(v.error(format!("'aio={aio}' is not implemented; implemented: threads")));
         }
@@ -150,8 +188,9 @@ impl Asked {
             }
         }
         let id = v.take("id")?;
-        let most = IDE_DRIVES as u64 - 1;
-        let (index, bus, unit) = (v.take_number("index", most)?, v.take_number("bus", 1)?, v.take_number("unit", 1)?);
+        let (most, buses) = if floppy { (FLOPPY_DRIVES, 1) } else { (IDE_DRIVES, 2) };
+        let index = v.take_number("index", most as u64 - 1)?;
+        let (bus, unit) = (v.take_number("bus", buses - 1)?, v.take_number("unit", 1)?);
         let unit = match (index, bus, unit) {
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
                 return Err(v.error("'index' cannot be used with 'bus' and 'unit'"));
@@ -178,9 +217,13 @@ mod tests {
     use super::*;
     use std::ffi::OsString;
 
-    fn drives(words: &[&str]) -> Result<[Option<DriveSpec>; 4], String> {
+    fn all_drives(words: &[&str]) -> Result<Drives, String> {
         let options = Options::read(words.iter().map(OsString::from)).map_err(|e| e.line())?;
         parse(&options, &mut Vec::new()).map_err(|e| e.line())
+    }
+
+    fn drives(words: &[&str]) -> Result<[Option<DriveSpec>; 4], String> {
+        all_drives(words).map(|drives| drives.ide)
     }
 
     fn names(words: &[&str]) -> Vec<String> {
@@ -198,6 +241,25 @@ mod tests {
         );
         assert_eq!(names(&["-drive", "file=a,bus=1,unit=1,media=cdrom", "disk.img"])[3], "ide1-cd1");
         assert_eq!(names(&["disk.img"])[0], "ide0-hd0");
+    }
+
+    #[test]
+    fn diskettes_have_drives_of_their_own() {
+        let floppies = |words: &[&str]| {
+            let drives = all_drives(words)?;
+            assert_eq!(drives.ide[0], None);
+            Ok::<_, String>(
+                drives.floppies.map(|d| d.map_or("-".into(), |d| format!("{} {:?}", d.name, d.file.unwrap()))),
+            )
+        };
+        assert_eq!(floppies(&[]).unwrap(), ["-", "-"]);
+        assert_eq!(floppies(&["-fda", "a", "-fdb", "b"]).unwrap(), ["floppy0 \"a\"", "floppy1 \"b\""]);
+        assert_eq!(floppies(&["-drive", "if=floppy,file=a,index=1"]).unwrap(), ["-", "floppy1 \"a\""]);
+        assert_eq!(floppies(&["-fda", "a", "-drive", "if=floppy,file=b"]).unwrap()[1], "floppy1 \"b\"");
+        let line = floppies(&["-fda", "a", "-drive", "if=floppy,index=0,file=b"]).unwrap_err();
+        assert!(line.contains("bus=0, unit=0 exists: -fda a"), "{line}");
+        let line = floppies(&["-drive", "if=floppy,index=2,file=b"]).unwrap_err();
+        assert!(line.contains("'index=2'"), "{line}");
     }
 
     #[test]

@@ -54,6 +54,12 @@ pub struct Options {
     /// do not add default devices
     #[arg(long, help_heading = STANDARD)]
     pub nodefaults: bool,
+    /// raw image of the diskette in the first drive
+    #[arg(long, value_name = "file", help_heading = BLOCK)]
+    pub fda: Option<PathBuf>,
+    /// the diskette in the second drive
+    #[arg(long, value_name = "file", help_heading = BLOCK)]
+    pub fdb: Option<PathBuf>,
     /// raw image of the first hard disk, on the first IDE channel; a bare file name is the same
     #[arg(long, value_name = "file", help_heading = BLOCK)]
     pub hda: Option<PathBuf>,
@@ -72,7 +78,7 @@ pub struct Options {
     /// add a drive with an image
     #[arg(
         long,
-        value_name = "[file=file][,if=ide][,index=i | ,bus=n][,unit=m][,media=disk|cdrom][,format=raw][,snapshot=on|off][,readonly=on|off][,cache=writethrough|writeback|none|directsync|unsafe][,id=name]",
+        value_name = "[file=file][,if=ide|floppy][,index=i | ,bus=n][,unit=m][,media=disk|cdrom][,format=raw][,snapshot=on|off][,readonly=on|off][,cache=writethrough|writeback|none|directsync|unsafe][,id=name]",
         help_heading = BLOCK
     )]
     pub drive: Vec<String>,
@@ -177,8 +183,6 @@ pub struct Options {
 
 /// QEMU's options that emu has not, each with the nearest thing that it has.
 const NOT_IMPLEMENTED: &[(&str, &str)] = &[
-    ("fda", "-hda"),
-    ("fdb", "-hdb"),
     ("blockdev", "-drive"),
     ("mtdblock", "-drive"),
     ("pflash", "-kernel"),
