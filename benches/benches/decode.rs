@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use emu_benches::bare;
-use emu_core::decode::block;
+use emu_core::decode::block::{self, Decoding};
 use iced_x86::code_asm::*;
 
 /// Straight-line code as compilers make it, 32 instructions.
@@ -32,7 +32,7 @@ fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
     group.throughput(Throughput::Elements(32));
     group.bench_function("block_of_32", |bencher| {
-        bencher.iter(|| block::decode(black_box(&cpu), bare::CODE as usize, black_box(&code)));
+        bencher.iter(|| block::decode(Decoding::of(black_box(&cpu)), bare::CODE as usize, black_box(&code)));
     });
     group.finish();
 }

@@ -1,9 +1,10 @@
 //! Decoding of a run of instructions into a [`Block`]: within one page, up to the first transfer of control.
 
 use super::insn::{Insn, Kind, undefined};
+use crate::cpu::model::CpuModel;
 use crate::debug::trace;
 use crate::exec::Vcpu;
-use crate::exec::cache::Block;
+use crate::exec::cache::{Block, ModeKey};
 use crate::exec::handlers;
 use crate::exec::thread::Op;
 use crate::mem::Offset;
@@ -14,12 +15,34 @@ use iced_x86::{Code, Decoder, DecoderError, FlowControl, Instruction, Mnemonic};
 /// Instructions in a block at most.
 const MOST: usize = 64;
 
+/// What besides the bytes decides how a block is decoded.
+#[derive(Clone, Copy)]
+pub struct Decoding<'a> {
+    /// Code size: 16, 32 or 64 bits.
+    pub bits: u32,
+    /// Mode of the block.
+    pub mode: ModeKey,
+    /// What the processor can do.
+    pub model: &'a CpuModel,
+}
+
+impl<'a> Decoding<'a> {
+    /// As `cpu` decodes now.
+    pub fn of(cpu: &'a Vcpu) -> Decoding<'a> {
+        Decoding { bits: cpu.state.code_bits(), mode: cpu.mode, model: &cpu.model }
+    }
+
+    fn decoder<'b>(&self, bytes: &'b [u8], ip: u64) -> Decoder<'b> {
+        Decoder::with_ip(self.bits, bytes, ip, self.model.decoder_options())
+    }
+}
+
 /// Decodes a block from `bytes`, which lie at `offset` in RAM and are at least 15 or end where the page does. If the
 /// first instruction crosses into the next page, or is longer than 15 bytes, the block has no instructions and executes
 /// it by itself.
-pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8]) -> Box<Block> {
-    let bits = cpu.state.code_bits();
-    let mut decoder = Decoder::with_ip(bits, bytes, 0, cpu.model.decoder_options());
+pub fn decode(cx: Decoding, offset: Offset, bytes: &[u8]) -> Box<Block> {
+    let bits = cx.bits;
+    let mut decoder = cx.decoder(bytes, 0);
     let mut insns = Vec::new();
     let mut iced = Instruction::default();
     while insns.len() < MOST && decoder.can_decode() {
@@ -34,7 +57,7 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8]) -> Box<Block> {
         }
         let mut insn = Insn::new(&iced, 0, bits);
         insn.note_x87_opcode(&bytes[start..]);
-        insns.push(admit(cpu, insn, &iced));
+        insns.push(admit(cx.model, insn, &iced));
         if iced.flow_control() != FlowControl::Next {
             break;
         }
@@ -50,9 +73,9 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8]) -> Box<Block> {
     let len = usize::from(last.block_offset) + usize::from(last.len);
     let mut ops = vec![Op::new(handlers::enter, 0)];
     ops[0].imm = count as i32;
-    ops.extend((0..count).map(|n| handlers::specialise(cpu, &insns, n)));
+    ops.extend((0..count).map(|n| handlers::specialise(cx.mode, &insns, n)));
     // Whatever the last instruction is, the op behind it leaves: `OpRef::next` relies on it.
-    let leave = jump::pick_fall_through(cpu.mode).unwrap_or(handlers::fall_through);
+    let leave = jump::pick_fall_through(cx.mode).unwrap_or(handlers::fall_through);
     let mut last = Op::new(leave, (count - 1) as u16);
     last.imm = len as i32;
     ops.push(last);
@@ -61,31 +84,31 @@ pub fn decode(cpu: &Vcpu, offset: Offset, bytes: &[u8]) -> Box<Block> {
 
 /// Makes a stale block what `bytes` at its place say now, if its instructions still begin where they did: only those that
 /// have changed are decoded, and all links are kept. `false` leaves it unfinished, to be decoded anew.
-pub fn refresh(cpu: &Vcpu, block: &mut Block, bytes: &[u8]) -> bool {
+pub fn refresh(cx: Decoding, block: &mut Block, bytes: &[u8]) -> bool {
     let Some(now) = bytes.get(..block.len).filter(|_| !block.insns.is_empty()) else { return false };
-    let bits = cpu.state.code_bits();
     let count = block.insns.len();
     for n in 0..count {
-        let Insn { block_offset, len, after, .. } = block.insns[n];
-        let start = usize::from(block_offset);
-        let range = start..start + usize::from(len);
+        let before = &block.insns[n];
+        let start = usize::from(before.block_offset);
+        let range = start..start + usize::from(before.len);
         if block.bytes[range.clone()] == now[range.clone()] {
             continue;
         }
-        let mut decoder = Decoder::with_ip(bits, &bytes[start..], start as u64, cpu.model.decoder_options());
-        let iced = decoder.decode();
+        let iced = cx.decoder(&bytes[start..], start as u64).decode();
         let leaves = iced.flow_control() != FlowControl::Next;
-        if iced.is_invalid() || iced.len() != usize::from(len) || (leaves && n + 1 < count) {
+        if iced.is_invalid() || iced.len() != range.len() || (leaves && n + 1 < count) {
             return false;
         }
-        let mut insn = Insn::new(&iced, 0, bits);
+        let mut insn = Insn::new(&iced, 0, cx.bits);
         insn.note_x87_opcode(&bytes[start..]);
-        insn.after = after;
-        block.insns[n] = admit(cpu, insn, &iced);
+        insn.after = before.after;
+        let jumps = [before.code, insn.code].iter().any(|code| code.flow_control() == FlowControl::ConditionalBranch);
+        block.insns[n] = admit(cx.model, insn, &iced);
         block.bytes[range.clone()].copy_from_slice(&now[range]);
+        block.ops[n + 1] = handlers::specialise(cx.mode, &block.insns, n);
         // The instruction before may be, or have been, fused with this one.
-        for n in n.saturating_sub(1)..=n {
-            block.ops[n + 1] = handlers::specialise(cpu, &block.insns, n);
+        if jumps && n > 0 {
+            block.ops[n] = handlers::specialise(cx.mode, &block.insns, n - 1);
         }
     }
     block.ops[0].handler.set(handlers::enter);
@@ -93,8 +116,8 @@ pub fn refresh(cpu: &Vcpu, block: &mut Block, bytes: &[u8]) -> bool {
 }
 
 /// `insn`, or #UD in its place if the model lacks it or its LOCK prefix is not allowed.
-pub fn admit(cpu: &Vcpu, mut insn: Insn, iced: &Instruction) -> Insn {
-    let known = iced.cpuid_features().iter().all(|f| cpu.model.has(*f));
+pub fn admit(model: &CpuModel, mut insn: Insn, iced: &Instruction) -> Insn {
+    let known = iced.cpuid_features().iter().all(|f| model.has(*f));
     let lock_ok =
         !iced.has_lock_prefix() || (insn.code.op_code().can_use_lock_prefix() && insn.ops[0].kind == Kind::Mem);
     if !known || !lock_ok {

@@ -84,14 +84,13 @@ const NO_JUMP: Jump = Jump { rip: 0, tag: u64::MAX, entry: None };
 
 /// All decoded blocks of one vCPU.
 pub struct BlockCache {
+    /// Stale blocks stay until another takes their place: they come back to life when little of them has changed.
     blocks: Map<u64, Box<Block>>,
-    pages: Map<usize, Vec<u64>>,
+    /// The entries of the blocks in `blocks`, by page.
+    pages: Map<usize, Vec<OpRef>>,
     /// Boxed because links still lead to them: they must not move.
     #[allow(clippy::vec_box)]
     graveyard: Vec<Box<Block>>,
-    /// Stale blocks without a successor, by their key: they come back to life when little of them has changed. Boxed
-    /// for the same reason.
-    orphans: Map<u64, Box<Block>>,
     jumps: Box<[Jump; 1 << JUMP_BITS]>,
     /// Decoded instructions, about 90 bytes each, that lead to a collection of everything.
     capacity: usize,
@@ -105,7 +104,6 @@ impl Default for BlockCache {
             blocks: Map::default(),
             pages: Map::default(),
             graveyard: Vec::new(),
-            orphans: Map::default(),
             jumps: jumps.try_into().unwrap_or_else(|_| unreachable!("the length is 1 << JUMP_BITS")),
             capacity: 300_000,
             instructions: 0,
@@ -124,49 +122,36 @@ fn jump_index(rip: u64, tag: u64) -> usize {
 }
 
 impl BlockCache {
-    /// The entry of the block at `offset` in `mode`.
+    /// The entry of the live block at `offset` in `mode`.
     pub fn find(&self, offset: Offset, mode: ModeKey) -> Option<OpRef> {
-        self.blocks.get(&key(offset, mode)).map(|block| OpRef::entry(block))
+        self.blocks.get(&key(offset, mode)).filter(|block| !block.stale.get()).map(|block| OpRef::entry(block))
     }
 
     /// Adds a block; its entry.
     pub fn insert(&mut self, mode: ModeKey, block: Box<Block>) -> OpRef {
-        let key = key(block.offset, mode);
         self.instructions += block.insns.len().max(1);
         let entry = OpRef::entry(&block);
         entry.set_block(&block);
-        if let Some(orphan) = self.orphans.remove(&key) {
-            orphan.successor.set(Some(entry));
-            self.graveyard.push(orphan);
-        }
-        self.enter(key, block);
-        entry
-    }
-
-    fn enter(&mut self, key: u64, block: Box<Block>) {
-        self.pages.entry(block.offset >> 12).or_default().push(key);
-        if let Some(old) = self.blocks.insert(key, block) {
+        let entries = self.pages.entry(block.offset >> 12).or_default();
+        if let Some(old) = self.blocks.insert(key(block.offset, mode), block) {
+            let stale = OpRef::entry(&old);
+            entries.retain(|other| *other != stale);
+            old.successor.set(Some(entry));
             self.graveyard.push(old);
         }
-    }
-
-    /// Takes the stale block at `offset` in `mode` out, to be changed and put back by [`BlockCache::revive`] or
-    /// [`BlockCache::bury`]. Only between instructions: nothing of a stale block executes then.
-    pub fn take_stale(&mut self, offset: Offset, mode: ModeKey) -> Option<Box<Block>> {
-        self.orphans.remove(&key(offset, mode))
-    }
-
-    /// Makes a block that was stale, and is what its bytes say again, live; its entry. Links to it hold.
-    pub fn revive(&mut self, mode: ModeKey, block: Box<Block>) -> OpRef {
-        block.stale.set(false);
-        let entry = OpRef::entry(&block);
-        self.enter(key(block.offset, mode), block);
+        entries.push(entry);
         entry
     }
 
-    /// Puts a stale block back, which the next one of its place succeeds.
-    pub fn bury(&mut self, mode: ModeKey, block: Box<Block>) {
-        self.orphans.insert(key(block.offset, mode), block);
+    /// Brings the stale block at `offset` in `mode` back to life if `refresh` can make it what its bytes say now; its
+    /// entry. Links to it hold. Only between instructions: nothing of a stale block executes then, so it may change.
+    pub fn revive(&mut self, offset: Offset, mode: ModeKey, refresh: impl FnOnce(&mut Block) -> bool) -> Option<OpRef> {
+        let block = self.blocks.get_mut(&key(offset, mode)).filter(|block| block.stale.get())?;
+        if !refresh(block) {
+            return None;
+        }
+        block.stale.set(false);
+        Some(OpRef::entry(block))
     }
 
     /// The block that `rip` led to last under `tag` (address space and mode).
@@ -181,36 +166,21 @@ impl BlockCache {
         self.jumps[jump_index(rip, tag)] = Jump { rip, tag, entry: Some(entry) };
     }
 
-    /// Makes blocks that overlap `len` bytes at `offset` (within one page) stale; whether blocks remain in the page.
-    /// Entries of stale blocks are redirected by `retire`.
-    pub fn invalidate(&mut self, offset: Offset, len: usize, retire: impl Fn(&Block)) -> bool {
-        let Some(keys) = self.pages.get_mut(&(offset >> 12)) else { return false };
-        let blocks = &mut self.blocks;
-        let orphans = &mut self.orphans;
-        keys.retain(|key| {
-            let start = (*key >> 16) as usize;
-            let Some(block) = blocks.get(key) else { return false };
-            let overlaps = offset < start + block.len && start < offset + len;
-            if overlaps && let Some(block) = blocks.remove(key) {
-                block.stale.set(true);
-                retire(&block);
-                orphans.insert(*key, block);
+    /// Makes blocks that overlap `len` bytes at `offset` (within one page) stale, their entries being redirected by
+    /// `retire`, and calls `keep` with the range of each of the others.
+    pub fn invalidate(&self, offset: Offset, len: usize, retire: impl Fn(OpRef), mut keep: impl FnMut(Offset, usize)) {
+        for entry in self.pages.get(&(offset >> 12)).into_iter().flatten() {
+            let block = entry.block();
+            if block.stale.get() {
+                continue;
             }
-            !overlaps
-        });
-        let remain = !keys.is_empty();
-        if !remain {
-            self.pages.remove(&(offset >> 12));
+            if offset < block.offset + block.len && block.offset < offset + len {
+                block.stale.set(true);
+                retire(*entry);
+            } else {
+                keep(block.offset, block.len);
+            }
         }
-        remain
-    }
-
-    /// The ranges of all blocks in the page of `offset`.
-    pub fn ranges(&self, offset: Offset) -> impl Iterator<Item = (Offset, usize)> + '_ {
-        self.pages.get(&(offset >> 12)).into_iter().flatten().filter_map(|key| {
-            let start = (*key >> 16) as usize;
-            self.blocks.get(key).map(|block| (start, block.len))
-        })
     }
 
     /// Whether it is time for [`BlockCache::collect`].
@@ -222,19 +192,8 @@ impl BlockCache {
     pub fn collect(&mut self) -> Vec<Offset> {
         self.blocks.clear();
         self.graveyard.clear();
-        self.orphans.clear();
         self.jumps.fill(NO_JUMP);
         self.instructions = 0;
         self.pages.drain().map(|(page, _)| page << 12).collect()
-    }
-
-    /// Live blocks.
-    pub fn len(&self) -> usize {
-        self.blocks.len()
-    }
-
-    /// Whether no block is live.
-    pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
     }
 }

@@ -1,6 +1,7 @@
 //! The handlers that every block needs: entry, exits, and the one that calls an instruction's unspecialised function.
 
 use super::Vcpu;
+use super::cache::ModeKey;
 use super::thread::{Exit, Op, OpRef, dispatch};
 use crate::cpu::fault::Fault;
 use crate::cpu::regs::BLOCK_RIP;
@@ -43,8 +44,19 @@ fn over_budget(cpu: &mut Vcpu) -> Exit {
 pub fn stale(cpu: &mut Vcpu, op: OpRef) -> Exit {
     match op.block().newest() {
         Some(entry) => dispatch(cpu, entry),
+        None => renew(cpu),
+    }
+}
+
+/// Goes to the block that is to be decoded anew at the start of the running one.
+#[cold]
+#[inline(never)]
+fn renew(cpu: &mut Vcpu) -> Exit {
+    let rip = cpu.state.regs.get64(BLOCK_RIP);
+    match cpu.linkable(rip) {
+        Some(entry) => dispatch(cpu, entry),
         None => {
-            cpu.state.rip = cpu.state.regs.get64(BLOCK_RIP);
+            cpu.state.rip = rip;
             Exit::LOOKUP
         }
     }
@@ -130,6 +142,6 @@ pub fn current<'a>(cpu: &Vcpu, op: OpRef) -> Option<&'a Insn> {
 }
 
 /// The op of instruction `n` of `insns`.
-pub fn specialise(cpu: &Vcpu, insns: &[Insn], n: usize) -> Op {
-    fast::select(cpu, insns, n).unwrap_or_else(|| Op::new(unspecialised, n as u16))
+pub fn specialise(mode: ModeKey, insns: &[Insn], n: usize) -> Op {
+    fast::select(mode, insns, n).unwrap_or_else(|| Op::new(unspecialised, n as u16))
 }

@@ -25,7 +25,7 @@ use crate::cpu::{CpuState, Width, cpuid};
 use crate::debug::trace;
 use crate::decode::insn::Insn;
 use crate::irq::{CpuPins, IrqLine};
-use crate::mem::{GuestMemory, Offset};
+use crate::mem::{GuestMemory, Offset, chunk_mask};
 use crate::mmu::context::Contexts;
 use crate::mmu::tlb::Tlb;
 use crate::mmu::walk::Access;
@@ -265,16 +265,18 @@ impl Vcpu {
     /// A store has hit decoded code: makes the blocks it overlaps stale.
     pub(crate) fn code_written(&mut self, offset: Offset, len: usize) {
         self.stats.invalidations += 1;
-        let remain = self.cache.invalidate(offset, len, |block| {
-            OpRef::entry(block).handler.set(handlers::stale);
-        });
-        self.memory.clear_code(offset);
-        if remain {
-            for (start, len) in self.cache.ranges(offset) {
-                self.memory.mark_code(start, len.min(0x1000 - (start & 0xfff)));
-            }
+        let mut chunks = 0;
+        self.cache.invalidate(
+            offset,
+            len,
+            |entry| entry.handler.set(handlers::stale),
+            |start, len| chunks |= chunk_mask(start, len.min(0x1000 - (start & 0xfff))),
+        );
+        self.memory.set_code(offset, chunks);
+        // Entries of other blocks notice by themselves; the rest of this one must not run.
+        if self.block.is_some_and(|entry| entry.block().stale.get()) {
+            self.leave = true;
         }
-        self.leave = true;
     }
 
     /// Notes a data breakpoint hit (SDM Vol. 3B 18.2.4) for the #DB after this instruction.

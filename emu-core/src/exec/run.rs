@@ -10,7 +10,7 @@ use crate::cpu::regs::BLOCK_RIP;
 use crate::cpu::rflags::{IF, RF, TF};
 use crate::cpu::segment::Seg;
 use crate::debug::trace;
-use crate::decode::block;
+use crate::decode::block::{self, Decoding};
 use crate::decode::insn::Insn;
 use crate::irq::CpuPins;
 use crate::mem::Offset;
@@ -52,6 +52,9 @@ impl FetchCache {
         }
     }
 }
+
+/// Bytes of the longest block that is refreshed rather than decoded anew.
+const REFRESHED: usize = 128;
 
 const SINGLES: usize = 256;
 
@@ -177,8 +180,9 @@ impl Vcpu {
             }
         }
         if self.cache.is_full() {
+            self.block = None;
             for page in self.cache.collect() {
-                self.memory.clear_code(page);
+                self.memory.forget_code(page);
             }
         }
         if self.state.activity == Activity::Shutdown {
@@ -390,34 +394,39 @@ impl Vcpu {
     }
 
     fn decode_block(&mut self, offset: Offset, rip: u64) -> OpRef {
-        let in_page = 0x1000 - (offset & 0xfff);
-        let mut bytes = [0; 512];
-        let n = in_page.min(bytes.len());
-        self.memory.ram().read(offset, &mut bytes[..n]);
-        let entry = self.revive_block(offset, &bytes[..n]).unwrap_or_else(|| {
-            let block = block::decode(self, offset, &bytes[..n]);
+        let entry = self.revive_block(offset).unwrap_or_else(|| {
+            let mut bytes = [0; 512];
+            let n = (0x1000 - (offset & 0xfff)).min(bytes.len());
+            self.memory.ram().read(offset, &mut bytes[..n]);
+            let block = block::decode(Decoding::of(self), offset, &bytes[..n]);
             self.stats.blocks += 1;
             self.stats.decoded += block.insns.len() as u64;
             self.cache.insert(self.mode, block)
         });
-        let len = entry.block().len;
-        trace::block(self, rip, &bytes[..len.min(n)]);
-        if self.memory.mark_code(offset, len) {
+        let block = entry.block();
+        trace::block(self, rip, &block.bytes);
+        if self.memory.mark_code(offset, block.len) {
             self.tlb.protect(offset);
         }
         entry
     }
 
-    /// The stale block at `offset`, if it can be made what `bytes` say now.
-    fn revive_block(&mut self, offset: Offset, bytes: &[u8]) -> Option<OpRef> {
-        let mut block = self.cache.take_stale(offset, self.mode)?;
-        if block::refresh(self, &mut block, bytes) {
-            self.stats.revived += 1;
-            Some(self.cache.revive(self.mode, block))
-        } else {
-            self.cache.bury(self.mode, block);
-            None
-        }
+    /// The stale block at `offset`, if it can be made what its bytes say now.
+    fn revive_block(&mut self, offset: Offset) -> Option<OpRef> {
+        let cx = Decoding { bits: self.state.code_bits(), mode: self.mode, model: &self.model };
+        let ram = self.memory.ram();
+        let entry = self.cache.revive(offset, self.mode, |block| {
+            // The last instruction may have become longer.
+            let mut bytes = [0; REFRESHED + 15];
+            let n = (block.len + 15).min(0x1000 - (offset & 0xfff));
+            if block.len > REFRESHED {
+                return false;
+            }
+            ram.read(offset, &mut bytes[..n]);
+            block::refresh(cx, block, &bytes[..n])
+        })?;
+        self.stats.revived += 1;
+        Some(entry)
     }
 
     /// The block at `rip`, to link a jump to; `None` if the dispatcher must look at it.
@@ -470,7 +479,7 @@ impl Vcpu {
             if !insn.is_invalid() {
                 let mut repacked = Insn::new(&insn, rip, bits);
                 repacked.note_x87_opcode(&bytes);
-                let insn = block::admit(self, repacked, &insn);
+                let insn = block::admit(&self.model, repacked, &insn);
                 self.singles.keep(rip, bits, &bytes[..n], insn);
                 return Ok(insn);
             }

@@ -11,7 +11,7 @@
 pub mod ram;
 
 use ram::Ram;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 
 /// A guest physical address, after the A20 gate where it comes from a vCPU.
@@ -25,6 +25,9 @@ pub const PAGE: u64 = 4096;
 
 /// RAM below 4 GiB ends here at the latest, where the PCI hole begins.
 pub const PCI_HOLE: u64 = 0xc000_0000;
+
+/// How many stores to a page that held code miss all code before it is an ordinary page again.
+const GUARDED: u8 = 16;
 
 const LEGACY_START: u64 = 0xa_0000;
 const LEGACY_END: u64 = 0x10_0000;
@@ -74,6 +77,9 @@ pub struct GuestMemory {
     next_extra: AtomicU64,
     /// One word a page: bit n is set while bytes `64 n..64 n + 64` hold decoded code.
     code: Box<[AtomicU64]>,
+    /// Pages to which stores take the slow path because they hold, or held until lately, decoded code: how many more of
+    /// them are to miss all code before the page is an ordinary one again.
+    guarded: Box<[AtomicU8]>,
     code_written: AtomicBool,
     code_writes: Mutex<Vec<(Offset, usize)>>,
 }
@@ -105,6 +111,7 @@ impl GuestMemory {
             a20: AtomicU64::new(u64::MAX),
             next_extra: AtomicU64::new(ram_size),
             code: (0..total.div_ceil(PAGE as usize)).map(|_| AtomicU64::new(0)).collect(),
+            guarded: (0..total.div_ceil(PAGE as usize)).map(|_| AtomicU8::new(0)).collect(),
             code_written: AtomicBool::new(false),
             code_writes: Mutex::new(Vec::new()),
         })
@@ -259,24 +266,44 @@ impl GuestMemory {
         }
     }
 
-    /// Whether the page of `offset` holds any decoded code.
+    /// Whether plain stores to the page of `offset` must take the slow path, for the sake of decoded code.
     #[inline]
-    pub fn page_holds_code(&self, offset: Offset) -> bool {
-        self.code.get(offset / PAGE as usize).is_some_and(|w| w.load(Ordering::Relaxed) != 0)
+    pub fn is_guarded(&self, offset: Offset) -> bool {
+        self.guarded.get(offset / PAGE as usize).is_some_and(|left| left.load(Ordering::Relaxed) != 0)
     }
 
-    /// Notes that `len` bytes at `offset`, within one page, hold decoded code. Whether the page held none before.
+    /// Notes that `len` bytes at `offset`, within one page, hold decoded code. Whether the page was not guarded before.
     pub fn mark_code(&self, offset: Offset, len: usize) -> bool {
-        match self.code.get(offset / PAGE as usize) {
-            Some(word) => word.fetch_or(chunk_mask(offset, len), Ordering::Relaxed) == 0,
-            None => false,
+        let page = offset / PAGE as usize;
+        let (Some(word), Some(left)) = (self.code.get(page), self.guarded.get(page)) else { return false };
+        word.fetch_or(chunk_mask(offset, len), Ordering::Relaxed);
+        left.swap(GUARDED, Ordering::Relaxed) == 0
+    }
+
+    /// Notes that just the 64-byte `chunks` of the page of `offset` hold decoded code now. The page stays guarded: code
+    /// that is overwritten is mostly about to be decoded again.
+    pub fn set_code(&self, offset: Offset, chunks: u64) {
+        if let Some(word) = self.code.get(offset / PAGE as usize) {
+            word.store(chunks, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a store to a guarded page has missed all code. A page without any is no longer guarded after some time.
+    pub fn missed_code(&self, offset: Offset) {
+        let page = offset / PAGE as usize;
+        if let (Some(word), Some(left)) = (self.code.get(page), self.guarded.get(page))
+            && word.load(Ordering::Relaxed) == 0
+        {
+            let now = left.load(Ordering::Relaxed);
+            left.store(now.saturating_sub(1), Ordering::Relaxed);
         }
     }
 
     /// Notes that the page of `offset` holds no decoded code any more.
-    pub fn clear_code(&self, offset: Offset) {
-        if let Some(word) = self.code.get(offset / PAGE as usize) {
-            word.store(0, Ordering::Relaxed);
+    pub fn forget_code(&self, offset: Offset) {
+        self.set_code(offset, 0);
+        if let Some(left) = self.guarded.get(offset / PAGE as usize) {
+            left.store(0, Ordering::Relaxed);
         }
     }
 
@@ -293,7 +320,7 @@ impl GuestMemory {
 }
 
 /// The bits of the 64-byte chunks that `len` bytes at `offset` touch within their page.
-fn chunk_mask(offset: Offset, len: usize) -> u64 {
+pub fn chunk_mask(offset: Offset, len: usize) -> u64 {
     let first = (offset % PAGE as usize) / 64;
     let last = ((offset % PAGE as usize + len.max(1) - 1) / 64).min(63);
     (u64::MAX >> (63 - (last - first))) << first

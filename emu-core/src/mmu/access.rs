@@ -465,7 +465,10 @@ impl Vcpu {
         let page = linear & !0xfff;
         let known = match access {
             Access::Read => entry.read_tag == page,
-            Access::Write => entry.write_tag == page || (entry.read_tag == page && entry.offset_flags & CODE != 0),
+            Access::Write => {
+                let guarded = entry.read_tag == page && entry.offset_flags & CODE != 0;
+                entry.write_tag == page || (guarded && self.memory.is_guarded(entry.offset_flags as Offset))
+            }
             Access::Execute => false,
         };
         if known {
@@ -488,7 +491,7 @@ impl Vcpu {
         let frame = offset & !0xfff;
         let readable = t.readable && backing.read.is_some();
         let writable = t.writable && backing.write == Some(offset);
-        let code = self.memory.page_holds_code(frame);
+        let code = self.memory.is_guarded(frame);
         let entry = Entry {
             read_tag: if readable { page } else { NO_TAG },
             write_tag: if writable && !code { page } else { NO_TAG },
@@ -503,6 +506,8 @@ impl Vcpu {
         self.memory.ram().write(offset, bytes);
         if self.memory.holds_code(offset, bytes.len()) {
             self.code_written(offset, bytes.len());
+        } else if self.memory.is_guarded(offset) {
+            self.memory.missed_code(offset);
         }
     }
 

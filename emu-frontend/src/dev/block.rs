@@ -4,7 +4,7 @@ use super::disasm::{Source, assembly};
 use super::{bare_machine, number};
 use crate::cli::error::StartError;
 use clap::Args;
-use emu_core::decode::block;
+use emu_core::decode::block::{self, Decoding};
 use emu_core::exec::handlers;
 use emu_core::exec::thread::Handler;
 use iced_x86::Decoder;
@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> Result<String, StartError> {
     // A block ends where its page does.
     let room = 0x1000 - (arguments.at as usize & 0xfff);
     let code = &bytes[..bytes.len().min(room)];
-    let block = block::decode(&cpu, arguments.at as usize, code);
+    let block = block::decode(Decoding::of(&cpu), arguments.at as usize, code);
     let mut text = format!("{} bytes, {} instructions\n", block.len, block.insns.len());
     for (n, op) in block.ops.iter().enumerate() {
         let first = usize::from(op.insn);

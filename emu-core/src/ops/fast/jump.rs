@@ -5,6 +5,7 @@ use super::stack_matches;
 use crate::cpu::Width;
 use crate::cpu::regs::{BLOCK_RIP, RSP};
 use crate::decode::insn::{Insn, Kind};
+use crate::exec::cache::ModeKey;
 use crate::exec::handlers::{chain, unspecialised};
 use crate::exec::thread::{Exit, Handler, Op, OpRef, dispatch};
 use crate::exec::{Vcpu, mode};
@@ -175,8 +176,7 @@ fn target(insn: &Insn) -> Option<i32> {
 }
 
 /// Jumps, calls, returns, and comparisons that the next instruction jumps on.
-pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
-    let key = cpu.mode;
+pub fn select(key: ModeKey, insns: &[Insn], n: usize) -> Option<Op> {
     let insn = &insns[n];
     let wide = key & mode::CODE == 2;
     let size = if wide { 8 } else { 4 };

@@ -13,26 +13,26 @@ use crate::cpu::Width;
 use crate::cpu::regs::{SEG_BASE, ZERO};
 use crate::cpu::segment::Seg;
 use crate::decode::insn::{Insn, Kind};
+use crate::exec::cache::ModeKey;
+use crate::exec::mode;
 use crate::exec::thread::{Handler, Op};
-use crate::exec::{Vcpu, mode};
 use crate::ops::integer::{alu, shift};
 use crate::ops::{sse_fp, x87};
 use form::{A32, A32S, A64, A64I, A64S, IMM, MEM, REG, pick_alu, pick_cmov, pick_extend, pick_reg_imm, pick_unary};
 use iced_x86::Mnemonic as M;
 
 /// The specialised op for instruction `n` of `insns`; `None` if there is none.
-pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
-    let key = cpu.mode;
+pub fn select(key: ModeKey, insns: &[Insn], n: usize) -> Option<Op> {
     if key & mode::FLAT == 0 || key & mode::CODE == 0 {
         return None;
     }
-    if let Some(found) = jump::select(cpu, insns, n) {
+    if let Some(found) = jump::select(key, insns, n) {
         return Some(found);
     }
-    if let Some(found) = simd::select(cpu, insns, n).or_else(|| sse_fp::fast::select(cpu, insns, n)) {
+    if let Some(found) = simd::select(key, insns, n).or_else(|| sse_fp::fast::select(key, insns, n)) {
         return Some(found);
     }
-    if let Some(found) = x87::fast::select(cpu, insns, n) {
+    if let Some(found) = x87::fast::select(key, insns, n) {
         return Some(found);
     }
     let insn = &insns[n];

@@ -10,6 +10,7 @@ use super::form::{A32, A64, A64I, linear};
 use super::{address_form, operands};
 use crate::cpu::xmm::Xmm;
 use crate::decode::insn::{Insn, Kind};
+use crate::exec::cache::ModeKey;
 use crate::exec::handlers::unspecialised;
 use crate::exec::thread::{Exit, Op, OpRef, dispatch};
 use crate::exec::{Vcpu, mode};
@@ -18,9 +19,9 @@ use crate::ops::simd_int::pair::Pair;
 use crate::ops::simd_int::row_of;
 
 /// The specialised op for instruction `n` of `insns`; `None` if there is none.
-pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
+pub fn select(key: ModeKey, insns: &[Insn], n: usize) -> Option<Op> {
     let insn = insns.get(n)?;
-    if cpu.mode & mode::SSE == 0 {
+    if key & mode::SSE == 0 {
         return None;
     }
     let [first, second, ..] = insn.ops;
@@ -37,8 +38,8 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
         (Kind::Xmm, Kind::Imm) => row.count?,
         (Kind::Xmm, Kind::Gpr) => row.insert?,
         (Kind::Gpr, Kind::Xmm) => row.extract?,
-        (Kind::Xmm, Kind::Mem) => row.load?[addressing(cpu, insn)?],
-        (Kind::Mem, Kind::Xmm) => row.store?[addressing(cpu, insn)?],
+        (Kind::Xmm, Kind::Mem) => row.load?[addressing(key, insn)?],
+        (Kind::Mem, Kind::Xmm) => row.store?[addressing(key, insn)?],
         _ => return None,
     };
     let mut op = Op::new(handler, n as u16);
@@ -47,8 +48,8 @@ pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
 }
 
 /// Which of [`MemoryHandlers`] fits: those for `A64`, `A64I` and `A32`. FS and GS are rare in vector code.
-fn addressing(cpu: &Vcpu, insn: &Insn) -> Option<usize> {
-    match address_form(cpu.mode, insn)? {
+fn addressing(key: ModeKey, insn: &Insn) -> Option<usize> {
+    match address_form(key, insn)? {
         A64 => Some(0),
         A64I => Some(1),
         A32 => Some(2),

@@ -8,6 +8,7 @@ use super::FpLane;
 use super::compare::relation_flags;
 use crate::cpu::xmm::Xmm;
 use crate::decode::insn::{Insn, Kind, undefined};
+use crate::exec::cache::ModeKey;
 use crate::exec::handlers::unspecialised;
 use crate::exec::thread::{Exit, Handler, Op, OpRef, dispatch};
 use crate::exec::{Vcpu, mode};
@@ -19,15 +20,15 @@ use crate::softfloat::sse::{Predicate, RoundControl};
 use iced_x86::Mnemonic as M;
 
 /// The specialised op for instruction `n` of `insns`; `None` if there is none.
-pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
+pub fn select(key: ModeKey, insns: &[Insn], n: usize) -> Option<Op> {
     let insn = insns.get(n)?;
     let [first, second, ..] = insn.ops;
     let vector = first.kind == Kind::Xmm || second.kind == Kind::Xmm;
-    if cpu.mode & mode::SSE == 0 || !vector || std::ptr::fn_addr_eq(insn.exec, undefined as crate::ops::Exec) {
+    if key & mode::SSE == 0 || !vector || std::ptr::fn_addr_eq(insn.exec, undefined as crate::ops::Exec) {
         return None;
     }
     let form = match second.kind {
-        Kind::Mem => match address_form(cpu.mode, insn)? {
+        Kind::Mem => match address_form(key, insn)? {
             A64 => 1,
             A64I => 2,
             A32 => 3,

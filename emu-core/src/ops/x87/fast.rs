@@ -9,6 +9,7 @@ use super::status;
 use crate::cpu::regs::{BLOCK_RIP, ZERO};
 use crate::cpu::segment::Seg;
 use crate::decode::insn::{Insn, Kind, undefined};
+use crate::exec::cache::ModeKey;
 use crate::exec::handlers::unspecialised;
 use crate::exec::thread::{Exit, Handler, Op, OpRef, dispatch};
 use crate::exec::{Vcpu, mode};
@@ -20,13 +21,13 @@ use crate::softfloat::x87::{self, F80};
 use iced_x86::Mnemonic as M;
 
 /// The specialised op for instruction `n` of `insns`; `None` if there is none.
-pub fn select(cpu: &Vcpu, insns: &[Insn], n: usize) -> Option<Op> {
+pub fn select(key: ModeKey, insns: &[Insn], n: usize) -> Option<Op> {
     let insn = insns.get(n)?;
-    if cpu.mode & mode::FPU == 0 || std::ptr::fn_addr_eq(insn.exec, undefined as crate::ops::Exec) {
+    if key & mode::FPU == 0 || std::ptr::fn_addr_eq(insn.exec, undefined as crate::ops::Exec) {
         return None;
     }
     let handler = if insn.ops[0].kind == Kind::Mem {
-        let form = match address_form(cpu.mode, insn)? {
+        let form = match address_form(key, insn)? {
             A64 => 0,
             A64I => 1,
             A32 => 2,
