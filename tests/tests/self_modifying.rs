@@ -83,6 +83,39 @@ fn changed_operand_is_seen_at_each_call() {
 }
 
 #[test]
+fn changed_immediates_of_every_size_are_seen_with_their_sign() {
+    // A store into the immediate alone before each call: bytes of a word, a doubleword, and one that is sign-extended.
+    let patched = |code: &[u8], at: u64, size: u64, values: [u32; 3]| {
+        let (sum, _) = both(
+            |m| m.write(FUNCTION, code),
+            |a| {
+                a.xor(eax, eax)?;
+                a.mov(ecx, FUNCTION as u32)?;
+                for value in values.into_iter().cycle().take(12) {
+                    a.mov(edx, value)?;
+                    match size {
+                        1 => a.mov(byte_ptr(FUNCTION + at), dl)?,
+                        2 => a.mov(word_ptr(FUNCTION + at), dx)?,
+                        _ => a.mov(dword_ptr(FUNCTION + at), edx)?,
+                    }
+                    a.call(rcx)?;
+                }
+                a.hlt()
+            },
+        );
+        sum
+    };
+    // add rax, imm8 / add ax, imm16 / add rax, imm32 / mov eax, imm32 with only its high half stored.
+    assert_eq!(patched(&[0x48, 0x83, 0xc0, 0, 0xc3], 3, 1, [0x7f, 0xff, 0x80]), (4 * (127 - 1 - 128i64)) as u64);
+    assert_eq!(patched(&[0x66, 0x05, 0, 0, 0xc3], 2, 2, [0x7fff, 0xffff, 3]), (4 * 0x8001) & 0xffff);
+    assert_eq!(
+        patched(&[0x48, 0x05, 0, 0, 0, 0, 0xc3], 2, 4, [5, u32::MAX - 1, 1 << 31]),
+        (4 * (3 - (1i64 << 31))) as u64
+    );
+    assert_eq!(patched(&[0xb8, 0x34, 0x12, 0, 0, 0xc3], 3, 2, [1, 2, 0x8765]), 0x8765_1234);
+}
+
+#[test]
 fn changed_operation_of_the_same_length_is_seen() {
     let plus = assembled(|a| {
         a.add(eax, 1000)?;

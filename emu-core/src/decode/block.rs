@@ -1,16 +1,17 @@
 //! Decoding of a run of instructions into a [`Block`]: within one page, up to the first transfer of control.
 
 use super::insn::{Insn, Kind, undefined};
+use crate::cpu::Width;
 use crate::cpu::model::CpuModel;
 use crate::debug::trace;
 use crate::exec::Vcpu;
-use crate::exec::cache::{Block, ModeKey};
+use crate::exec::cache::{Block, ModeKey, Patch};
 use crate::exec::handlers;
 use crate::exec::thread::Op;
 use crate::mem::Offset;
 use crate::ops::Exec;
 use crate::ops::fast::jump;
-use iced_x86::{Code, Decoder, DecoderError, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, FlowControl, Instruction, Mnemonic};
 
 /// Instructions in a block at most.
 const MOST: usize = 64;
@@ -86,6 +87,10 @@ pub fn decode(cx: Decoding, offset: Offset, bytes: &[u8]) -> Box<Block> {
 /// have changed are decoded, and all links are kept. `false` leaves it unfinished, to be decoded anew.
 pub fn refresh(cx: Decoding, block: &mut Block, bytes: &[u8]) -> bool {
     let Some(now) = bytes.get(..block.len).filter(|_| !block.insns.is_empty()) else { return false };
+    if patch(block, now) {
+        block.ops[0].handler.set(handlers::enter);
+        return true;
+    }
     let count = block.insns.len();
     for n in 0..count {
         let before = &block.insns[n];
@@ -94,7 +99,8 @@ pub fn refresh(cx: Decoding, block: &mut Block, bytes: &[u8]) -> bool {
         if block.bytes[range.clone()] == now[range.clone()] {
             continue;
         }
-        let iced = cx.decoder(&bytes[start..], start as u64).decode();
+        let mut decoder = cx.decoder(&bytes[start..], start as u64);
+        let iced = decoder.decode();
         let leaves = iced.flow_control() != FlowControl::Next;
         if iced.is_invalid() || iced.len() != range.len() || (leaves && n + 1 < count) {
             return false;
@@ -106,6 +112,7 @@ pub fn refresh(cx: Decoding, block: &mut Block, bytes: &[u8]) -> bool {
         block.insns[n] = admit(cx.model, insn, &iced);
         block.bytes[range.clone()].copy_from_slice(&now[range]);
         block.ops[n + 1] = handlers::specialise(cx.mode, &block.insns, n);
+        block.patch = immediate(n, start, &iced, &decoder.get_constant_offsets(&iced));
         // The instruction before may be, or have been, fused with this one.
         if jumps && n > 0 {
             block.ops[n] = handlers::specialise(cx.mode, &block.insns, n - 1);
@@ -113,6 +120,40 @@ pub fn refresh(cx: Decoding, block: &mut Block, bytes: &[u8]) -> bool {
     }
     block.ops[0].handler.set(handlers::enter);
     true
+}
+
+/// Puts the new value of the immediate that was overwritten last into its instruction, if nothing else has changed.
+fn patch(block: &mut Block, now: &[u8]) -> bool {
+    let Some(Patch { insn, at, width }) = block.patch else { return false };
+    let (n, at) = (usize::from(insn), usize::from(at));
+    let end = at + width.bytes() as usize;
+    if block.bytes[..at] != now[..at] || block.bytes[end..] != now[end..] {
+        return false;
+    }
+    block.bytes[at..end].copy_from_slice(&now[at..end]);
+    let mut value = [0; 8];
+    value[..end - at].copy_from_slice(&now[at..end]);
+    let value = width.sext(u64::from_le_bytes(value));
+    block.insns[n].imm = value;
+    block.ops[n + 1].imm = value as i32;
+    true
+}
+
+/// The immediate of instruction `n`, which begins at `start`, if it is a plain operand that every handler of the
+/// instruction takes from [`Insn::imm`] or [`Op::imm`] as it is.
+fn immediate(n: usize, start: usize, iced: &Instruction, offsets: &ConstantOffsets) -> Option<Patch> {
+    use Mnemonic::{Adc, Add, And, Cmp, Mov, Or, Sbb, Sub, Test, Xor};
+    let width = match offsets.immediate_size() {
+        1 => Width::B1,
+        2 => Width::B2,
+        4 => Width::B4,
+        _ => return None,
+    };
+    matches!(iced.mnemonic(), Adc | Add | And | Cmp | Mov | Or | Sbb | Sub | Test | Xor).then(|| Patch {
+        insn: n as u16,
+        at: (start + offsets.immediate_offset()) as u16,
+        width,
+    })
 }
 
 /// `insn`, or #UD in its place if the model lacks it or its LOCK prefix is not allowed.

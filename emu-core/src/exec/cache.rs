@@ -1,6 +1,7 @@
 //! The block cache: decoded blocks by physical address and mode, and which of them a store invalidates.
 
 use super::thread::{Op, OpRef};
+use crate::cpu::Width;
 use crate::decode::insn::Insn;
 use crate::mem::Offset;
 use std::cell::Cell;
@@ -9,6 +10,17 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// What besides its bytes decides how a block is decoded and specialised. See [`super::Vcpu::mode_changed`].
 pub type ModeKey = u16;
+
+/// An immediate operand whose value nothing but the instruction's result depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Patch {
+    /// Which instruction of the block has it.
+    pub insn: u16,
+    /// Distance of its first byte from the start of the block.
+    pub at: u16,
+    /// Bytes: 1, 2 or 4.
+    pub width: Width,
+}
 
 /// A run of decoded instructions within one page.
 pub struct Block {
@@ -23,6 +35,8 @@ pub struct Block {
     pub len: usize,
     /// The bytes that the instructions were decoded from.
     pub bytes: Box<[u8]>,
+    /// The immediate that was overwritten last: it is about to be again.
+    pub patch: Option<Patch>,
     /// Overwritten, unreachable by lookup; freed at the next collection.
     pub stale: Cell<bool>,
     /// Stale blocks: the entry of the block that has taken the place of this one.
@@ -33,7 +47,7 @@ impl Block {
     /// A live block of `bytes`, which lie at `offset`.
     pub fn new(ops: Box<[Op]>, insns: Box<[Insn]>, offset: Offset, bytes: &[u8]) -> Block {
         let (stale, successor) = (Cell::new(false), Cell::new(None));
-        Block { ops, insns, offset, len: bytes.len(), bytes: bytes.into(), stale, successor }
+        Block { ops, insns, offset, len: bytes.len(), bytes: bytes.into(), patch: None, stale, successor }
     }
 
     /// The entry of the block that has taken this stale one's place by now.
