@@ -7,12 +7,12 @@
 //! | `post/` | E000, Flat | reset, chipset, memory map, PCI, ACPI, SMBIOS, option ROMs, and the order of it all |
 //! | `boot.rs` | E000 | INT 18h, 19h, the boot order |
 //! | `services/int11.rs`, `int12.rs`, `int15.rs`, `apm.rs`, `int1a.rs`, `pci_bios.rs`, `pnp.rs` | F000, Flat | system, memory, APM, pointing device, clock, PCI BIOS |
-//! | `services/disk/` | F000 | INT 13h: hard disks, CD-ROM drives, El Torito; `disk.setup` at POST |
+//! | `services/disk/` | F000 | INT 13h: hard disks, CD-ROM drives, El Torito, floppy drives; `disk.setup` at POST |
 //! | `services/keyboard.rs`, `mouse.rs`, `int14.rs`, `timer.rs` | F000 | INT 09h, 16h; 15h AH=C2h, 74h; 14h, 17h; 08h, 1Ch, 70h |
 //! | `vga/` | C000 | the VGA BIOS |
 //!
 //! POST calls `timer.setup`, `keyboard.setup`, `ports.setup` and `disk.setup` far, with interrupts off, DS = ES = SS = 0, registers free. With
-//! nothing to boot, INT 18h calls `monitor.run` if there is such a routine. Deliberately absent so far: floppy drives, a boot menu, the
+//! nothing to boot, INT 18h calls `monitor.run` if there is such a routine. Deliberately absent so far: a boot menu, the
 //! ROM monitor.
 
 #[macro_use]

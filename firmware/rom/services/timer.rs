@@ -2,7 +2,7 @@
 //!
 //! | interrupt | does |
 //! |---|---|
-//! | 08 | counts 40:6C, which starts again at midnight and then sets 40:70; calls INT 1Ch |
+//! | 08 | counts 40:6C, which starts again at midnight and then sets 40:70; turns floppy motors off after their time (40:40); calls INT 1Ch |
 //! | 1C | for programs; an IRET until one takes it |
 //! | 70 | periodic: counts the time of INT 15h AH=83h down by 976 microseconds; alarm: calls INT 4Ah |
 //!
@@ -40,6 +40,7 @@ pub fn emit(rom: &mut Rom) {
         mov(byte_ptr(bda::MIDNIGHT), 1);
         label(".same_day");
         mov(dword_ptr(bda::TICKS), eax);
+        call("floppy.tick");
         int(0x1C);
         cli();
         out_byte(0x20, 0x20);

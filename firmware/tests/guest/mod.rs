@@ -72,6 +72,24 @@ pub fn run_boot_sector(
     sectors: &[u8],
     write: impl FnOnce(&mut Program) -> Result<(), IcedError>,
 ) -> Option<(Vec<u32>, Vec<u8>)> {
+    run_boot(sectors, "if=ide", write)
+}
+
+/// The same with a diskette, in drive A, whose drive has some options, as in QEMU's `-drive`.
+#[allow(dead_code)]
+pub fn run_boot_floppy(
+    sectors: &[u8],
+    options: &str,
+    write: impl FnOnce(&mut Program) -> Result<(), IcedError>,
+) -> Option<(Vec<u32>, Vec<u8>)> {
+    run_boot(sectors, &format!("if=floppy{options}"), write)
+}
+
+fn run_boot(
+    sectors: &[u8],
+    options: &str,
+    write: impl FnOnce(&mut Program) -> Result<(), IcedError>,
+) -> Option<(Vec<u32>, Vec<u8>)> {
     let mut disk = program(0x7C00, write).expect("the program can be encoded");
     assert!(disk.len() <= 510, "the boot sector has {} bytes", disk.len());
     disk.resize(510, 0);
@@ -80,7 +98,7 @@ pub fn run_boot_sector(
     let folder = folder();
     let file = folder.join("disk.img");
     std::fs::write(&file, disk).unwrap();
-    let drive = format!("file={},format=raw,if=ide", file.display());
+    let drive = format!("file={},format=raw,{options}", file.display());
     let words = run(&[("-drive", &drive)], &[]);
     let disk = std::fs::read(&file).unwrap();
     std::fs::remove_dir_all(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! INT 13h, disks: which drive, which function; hard disks and CD-ROM drives. Floppy drives have no services yet (`mod.rs`).
+//! INT 13h, disks: which drive, which function; hard disks and CD-ROM drives. Floppy drives' functions are in `floppy`.
 //!
 //! Drives 00h and 01h are floppy drives, 80h and up hard disks in the order in which `ata` finds them, E0h and up CD-ROM drives.
 //! After a boot from a CD with an image (`eltorito`), the image is 00h or 80h and the real drives follow.

@@ -1,11 +1,14 @@
-//! INT 13h: hard disks and CD-ROM drives on the two ATA channels (`ata`, `atapi`, `edd`), boot images on CDs (`eltorito`). Floppy
-//! drives are absent so far.
+//! INT 13h: hard disks and CD-ROM drives on the two ATA channels (`ata`, `atapi`, `edd`), boot images on CDs (`eltorito`), and floppy drives
+//! (`floppy`, `medium`, `fdc`).
 
 mod ata;
 mod atapi;
 mod edd;
 mod eltorito;
+mod fdc;
+mod floppy;
 mod int13;
+mod medium;
 mod setup;
 pub mod tables;
 
@@ -18,6 +21,9 @@ pub fn emit(rom: &mut Rom) {
     atapi::emit(rom);
     edd::emit(rom);
     eltorito::emit(rom);
+    floppy::emit(rom);
+    medium::emit(rom);
+    fdc::emit(rom);
     setup::emit(rom);
     asm! { rom;
         // DL = the number of the drive at place AH: twice the channel, plus one for the slave. CF if there is none. Far; changes AX,
@@ -53,15 +59,5 @@ pub fn emit(rom: &mut Rom) {
         stc();
         label(".found");
         ret();
-
-        // There are no floppy services: a reset succeeds, function 15h says that there is no drive, all else times out.
-        label("floppy.function");
-        cmp(ah, 0);
-        je("disk.ok");
-        cmp(ah, 0x15);
-        mov(ah, tables::status::TIMEOUT);
-        jne("disk.end");
-        mov(frame::ah(), 0);
-        jmp("service.ok");
     }
 }

@@ -42,6 +42,7 @@ pub fn emit(rom: &mut Rom) {
         pop(ds);
         mov(byte_ptr(bda::DISK_COUNT), al);
         mov(byte_ptr(bda::DISK_STATUS), 0);
+        call("floppy.setup");
         retf();
 
         // The parameter table of the disk at SI, at DI; the vector at 0:BX points to it.

@@ -39,6 +39,21 @@ pub const PACKET: i32 = EBDA_DISK + 0x34;
 /// Sense data of the last ATAPI command that failed (18 bytes).
 pub const SENSE: i32 = EBDA_DISK + 0x90;
 
+/// Floppy drives A and B: their types as in CMOS register 10h, sectors of a track of the medium known to be in them (bytes each).
+pub const FLOPPY_TYPES: i32 = EBDA_DISK + 0x60;
+pub const FLOPPY_SECTORS: i32 = EBDA_DISK + 0x62;
+/// Where the floppy request has got to: cylinder, head, sector (bytes), buffer (physical address).
+pub const FLOPPY_CYLINDER: i32 = EBDA_DISK + 0x64;
+pub const FLOPPY_HEAD: i32 = EBDA_DISK + 0x65;
+pub const FLOPPY_SECTOR: i32 = EBDA_DISK + 0x66;
+pub const FLOPPY_ADDRESS: i32 = EBDA_DISK + 0x68;
+/// Attempts left.
+pub const FLOPPY_TRIES: i32 = EBDA_DISK + 0x67;
+/// Not 0: the floppy controller is to be reset before it is used.
+pub const FLOPPY_RESET: i32 = EBDA_DISK + 0x6C;
+/// A command to the floppy controller (9 bytes).
+pub const FLOPPY_COMMAND: i32 = EBDA_DISK + 0x70;
+
 /// The device parameter table extension that INT 13h AH=48h points to (16 bytes).
 pub const EDD_TABLE: i32 = EBDA_DISK + 0x80;
 
@@ -143,10 +158,14 @@ pub mod status {
     pub const WRITE_PROTECTED: i32 = 0x03;
     pub const NOT_FOUND: i32 = 0x04;
     pub const CHANGED: i32 = 0x06;
+    pub const OVERRUN: i32 = 0x08;
+    pub const DMA_BOUNDARY: i32 = 0x09;
     pub const BAD_SECTOR: i32 = 0x0A;
+    pub const MEDIA_TYPE: i32 = 0x0C;
     pub const CRC: i32 = 0x10;
     pub const CONTROLLER: i32 = 0x20;
     pub const NO_MEDIA: i32 = 0x31;
+    pub const SEEK: i32 = 0x40;
     pub const TIMEOUT: i32 = 0x80;
     pub const NOT_READY: i32 = 0xAA;
     pub const NOT_LOCKED: i32 = 0xB0;
