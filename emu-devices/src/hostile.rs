@@ -3,8 +3,9 @@
 //! Nothing may panic, hang or grow without bound. Each device runs alone on a test bench, then a whole PC on its bus.
 //! A failure names its seed.
 
+use crate::audio::MemoryBackend as Recording;
 use crate::board::machine::MachineOptions;
-use crate::board::pc::{Pc, PcBoot, PcConfig};
+use crate::board::pc::{AudioConfig, Pc, PcBoot, PcConfig};
 use crate::board::post;
 use crate::char::debug_exit::DebugExit;
 use crate::char::debugcon::{self, Debugcon};
@@ -346,6 +347,10 @@ fn floppy() -> Disk {
     Disk::with_image("floppy0", true, ClockMode::Icount { shift: 0 }, "a.img", image).expect("a thread")
 }
 
+fn sound() -> AudioConfig {
+    AudioConfig { backends: vec![Some(Box::new(Recording::default()))], speaker: Some(0) }
+}
+
 #[test]
 fn hostile_guest_cannot_break_the_floppy_controller() {
     let dma = Dma::default();
@@ -382,6 +387,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
             debugcon: Some((debugcon::PORT, Box::new(MemoryBackend::new()))),
             debug_exit: Some(DebugExit::DEFAULT),
             testdev: true,
+            audio: sound(),
             vga: Some(VgaConfig::default()),
             ide: Default::default(),
             floppies: [Some(floppy()), None],

@@ -13,11 +13,11 @@ use crate::display::window;
 use crate::monitor;
 use crate::remote::Remote;
 use crate::run::BootImages;
-use crate::{daemon, exit, image, report};
+use crate::{audio, daemon, exit, image, report};
 use emu_core::clock::ClockMode;
 use emu_core::device::Region;
 use emu_devices::board::machine::{MachineOptions, Outcome};
-use emu_devices::board::pc::{Pc, PcConfig, PcError};
+use emu_devices::board::pc::{AudioConfig, Pc, PcConfig, PcError};
 use emu_devices::char::CharBackend;
 use emu_devices::rtc::StartTime;
 use emu_devices::storage::block::Disk;
@@ -183,6 +183,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         debugcon,
         debug_exit,
         testdev: config.devices.testdev,
+        audio: audio(config)?,
         vga: config.vga.then(|| VgaConfig {
             memory: config.devices.vga_memory,
             rom: images.vga_rom,
@@ -199,6 +200,12 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
             icount_sleep: config.icount.is_none_or(|icount| icount.sleep),
         },
     })
+}
+
+/// The audio back ends, open, and who plays on them.
+fn audio(config: &Config) -> Result<AudioConfig, StartError> {
+    let backends = config.audio.iter().map(audio::open).collect::<Result<Vec<_>, _>>()?;
+    Ok(AudioConfig { backends, speaker: config.speaker })
 }
 
 /// The IDE drives with their images open.

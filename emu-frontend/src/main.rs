@@ -1,5 +1,6 @@
 //! The binary `emu`.
 
+mod audio;
 mod char;
 mod cli;
 mod daemon;

@@ -48,6 +48,7 @@ fn boot(arch: &str) -> Trace {
         debugcon: None,
         debug_exit: None,
         testdev: false,
+        audio: Default::default(),
         floppies: Default::default(),
         vga: None,
         ide: Default::default(),

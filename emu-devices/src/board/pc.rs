@@ -19,6 +19,7 @@ use super::memory_map::FIRMWARE_TABLES;
 use super::post::{self, HOST_BRIDGE, IDE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS, VGA};
 use super::rom::Rom;
 use super::text_mode;
+use crate::audio::{AudioBackend, Mixer, Voice};
 use crate::char::CharBackend;
 use crate::char::debug_exit::DebugExit;
 use crate::char::debugcon::Debugcon;
@@ -92,6 +93,15 @@ pub enum PcBoot {
     ResetVector,
 }
 
+/// What makes sound, and where it goes.
+#[derive(Default)]
+pub struct AudioConfig {
+    /// Back ends; `None`: nobody hears it.
+    pub backends: Vec<Option<Box<dyn AudioBackend>>>,
+    /// The back end of the speaker, by its number.
+    pub speaker: Option<usize>,
+}
+
 /// What a PC is built from.
 pub struct PcConfig {
     /// Bytes of RAM.
@@ -112,6 +122,8 @@ pub struct PcConfig {
     pub testdev: bool,
     /// The graphics card, if there is one.
     pub vga: Option<VgaConfig>,
+    /// Sound.
+    pub audio: AudioConfig,
     /// The drives on the IDE channels: 0 and 1 on the first, 2 and 3 on the second.
     pub ide: [Option<(Kind, Disk)>; 4],
     /// The diskette drives.
@@ -193,7 +205,15 @@ impl Pc {
         let gate = Hpet::new(HpetLines { irq0: isa(0), irq8: isa(8), inputs: interrupts.inputs.clone() });
         let gate_core = gate.core();
         let gated = |pin| IrqLine::new(vec![(gate_core.clone() as Arc<dyn IrqInput>, pin)]);
-        bus.attach(Box::new(Pit::new(gated(hpet::pin::PIT))));
+        let mixers: Vec<Option<Mixer>> =
+            config.audio.backends.into_iter().map(|backend| backend.map(Mixer::new)).collect();
+        let voice = |number: Option<usize>| {
+            let mixer = number.and_then(|n| mixers.get(n)).and_then(Option::as_ref);
+            mixer.map_or_else(Voice::unconnected, Mixer::voice)
+        };
+        let mut pit = Pit::new(gated(hpet::pin::PIT));
+        pit.connect_speaker(voice(config.audio.speaker));
+        bus.attach(Box::new(pit));
         attach_at(&bus, gate, Space::Memory, hpet::REGION);
         let dma = Dma::default();
         let mut media: Vec<Media> = config.floppies.iter().flatten().map(Disk::media).collect();
@@ -222,6 +242,9 @@ impl Pc {
         let present = std::array::from_fn(|i| config.serials[i].is_some());
         bus.attach(Box::new(fw_cfg(bus.memory(), present, &model, &config.firmware)));
         bus.attach(Box::new(dma));
+        for mixer in mixers.into_iter().flatten() {
+            bus.attach(Box::new(mixer));
+        }
         bus.attach(Box::new(fdc));
         for (i, backend) in config.serials.into_iter().enumerate() {
             if let Some(backend) = backend {

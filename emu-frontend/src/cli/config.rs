@@ -1,5 +1,6 @@
 //! From options to a configuration: every value checked, defaults filled in, contradictions refused.
 
+use super::audio::{self, AudioDev};
 use super::chardev::{self, CharKind, CharSpec, CharTarget};
 use super::cpu;
 use super::devices::{self, Devices};
@@ -77,6 +78,10 @@ pub struct Config {
     pub serial: [Option<String>; SERIAL_PORTS],
     /// The character devices that carry a monitor.
     pub monitors: Vec<String>,
+    /// Audio back ends.
+    pub audio: Vec<AudioDev>,
+    /// Which of them the speaker plays on.
+    pub speaker: Option<usize>,
     /// What shows the screen.
     pub display: DisplayKind,
     /// Test devices.
@@ -139,6 +144,11 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
     }
     let drives = drive::parse(options, &mut warnings)?;
     let boot = boot_files(options, &mut machine, &mut warnings)?;
+    let audio = audio::parse(&options.audiodev)?;
+    let speaker = match &machine.speaker {
+        Some((text, id)) => Some(audio::find(&audio, "machine", text, id)?),
+        None => None,
+    };
     let (guest_name, process_name) = names(options.name.as_deref())?;
     Ok(Outcome::Run(Box::new(Config {
         guest_name,
@@ -149,6 +159,8 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         chardevs: characters.chardevs,
         serial: characters.serial,
         monitors: characters.monitors,
+        audio,
+        speaker,
         vga: has_vga(options, &devices)?,
         display,
         devices,
@@ -186,6 +198,8 @@ fn asked_help(program: &str, options: &Options) -> Result<Option<String>, StartE
         "Available netdev backend types:\n".into()
     } else if asks(&options.chardev) {
         chardev::help()
+    } else if asks(&options.audiodev) {
+        audio::help().into()
     } else if one(&options.display) {
         display::help()
     } else if one(&options.vga) {

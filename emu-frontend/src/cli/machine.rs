@@ -23,6 +23,8 @@ pub struct Machine {
     pub initrd: Option<PathBuf>,
     /// `-machine append=`.
     pub append: Option<String>,
+    /// `-machine pcspk-audiodev=`, with the value that it is part of.
+    pub speaker: Option<(String, String)>,
 }
 
 /// Switches of QEMU's `pc` that cannot be changed here, with the state that they are in.
@@ -60,6 +62,7 @@ pub fn parse(options: &Options, warnings: &mut Vec<String>) -> Result<Machine, S
         machine.firmware = v.take("firmware")?.map(PathBuf::from).or(machine.firmware);
         machine.kernel = v.take("kernel")?.map(PathBuf::from).or(machine.kernel);
         machine.initrd = v.take("initrd")?.map(PathBuf::from).or(machine.initrd);
+        machine.speaker = v.take("pcspk-audiodev")?.map(|id| (text.clone(), id)).or(machine.speaker);
         machine.append = v.take("append")?.or(machine.append);
         fixed_switches(&mut v)?;
         v.finish()?;

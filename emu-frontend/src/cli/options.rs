@@ -12,6 +12,7 @@ use std::path::PathBuf;
 const STANDARD: &str = "Standard options";
 const BLOCK: &str = "Block device options";
 const DISPLAY: &str = "Display options";
+const AUDIO: &str = "Audio options";
 const NETWORK: &str = "Network options";
 const CHARACTER: &str = "Character device options";
 const BOOT: &str = "Linux/Multiboot boot specific";
@@ -97,6 +98,9 @@ pub struct Options {
     /// select the video card: std or none ('-vga help' for a list)
     #[arg(long, value_name = "type", help_heading = DISPLAY)]
     pub vga: Option<String>,
+    /// where sound goes ('-audiodev help' for a list): '-machine pcspk-audiodev=id' lets the PC speaker be heard there
+    #[arg(long, value_name = "none,id=id | wav,id=id,path=file", help_heading = AUDIO)]
+    pub audiodev: Vec<String>,
     /// no network card; nothing but none so far
     #[arg(long, value_name = "none", help_heading = NETWORK)]
     pub nic: Vec<String>,
@@ -203,8 +207,7 @@ const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("smbios", "-machine"),
     ("acpitable", "-machine"),
     ("object", "-machine"),
-    ("audiodev", "-nodefaults"),
-    ("audio", "-nodefaults"),
+    ("audio", "-audiodev"),
     ("usb", "-machine usb=off"),
     ("usbdevice", "-device"),
     ("k", "-serial"),

@@ -25,6 +25,7 @@ fn config() -> PcConfig {
         debugcon: None,
         debug_exit: None,
         testdev: false,
+        audio: Default::default(),
         floppies: Default::default(),
         vga: None,
         ide: Default::default(),

@@ -16,6 +16,7 @@ fn config(model: &str, boot: PcBoot) -> PcConfig {
         debugcon: None,
         debug_exit: None,
         testdev: false,
+        audio: Default::default(),
         floppies: Default::default(),
         vga: None,
         ide: Default::default(),
