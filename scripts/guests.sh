@@ -7,8 +7,10 @@
 #   cache/ARCH/busybox.cpio   an initramfs made of it by tests/src/bin/mkinitramfs.rs
 #   cache/ARCH/disk.cpio      the same with the kernel's drivers for IDE, ext4 and ISO 9660 under /lib/disk, in the order in
 #                             which they load (package linux-image of the installer kernel's version)
+#   cache/firmware/           SeaBIOS, GRUB's rescue images, isolinux and memtest86+ (packages seabios, grub-rescue-pc, isolinux,
+#                             syslinux-common and memtest86+)
 #
-# Usage: scripts/guests.sh [amd64] [i386]          (default: both)
+# Usage: scripts/guests.sh [amd64] [i386] [firmware]          (default: all)
 # Environment: EMU_CACHE, another folder instead of cache/.
 #
 # Nothing is installed and nothing of the system is changed, so no root is needed: an installed package is copied, otherwise
@@ -123,12 +125,42 @@ make_disk_initramfs() {
     mv "$to/disk.cpio.part" "$to/disk.cpio"
 }
 
-[ $# -gt 0 ] || set -- amd64 i386
+# fetch_files PACKAGE PATH... - files of a package for every architecture, into cache/firmware.
+fetch_files() {
+    package=$1 to=$cache/firmware unpacked=
+    shift
+    for path in "$@"; do
+        file=$to/${path##*/}
+        [ -s "$file" ] && continue
+        if [ -s "/$path" ]; then
+            cp "/$path" "$file"
+            continue
+        fi
+        [ -n "$unpacked" ] || download "$package" || fail "the package $package" "$file"
+        unpacked=yes
+        unpack "./$path" "$file" || fail "/$path of the package $package" "$file"
+    done
+}
+
+fetch_firmware() {
+    mkdir -p "$cache/firmware"
+    fetch_files seabios usr/share/seabios/bios-256k.bin
+    fetch_files grub-rescue-pc usr/lib/grub-rescue/grub-rescue-cdrom.iso usr/lib/grub-rescue/grub-rescue-floppy.img
+    fetch_files isolinux usr/lib/ISOLINUX/isolinux.bin
+    fetch_files syslinux-common usr/lib/syslinux/modules/bios/ldlinux.c32
+    fetch_files memtest86+ boot/memtest86+x64.bin
+}
+
+[ $# -gt 0 ] || set -- amd64 i386 firmware
 for arch in "$@"; do
     case $arch in
     amd64 | i386) ;;
+    firmware)
+        fetch_firmware
+        continue
+        ;;
     *)
-        say "unknown architecture '$arch': amd64 and i386 exist"
+        say "unknown guest '$arch': amd64, i386 and firmware exist"
         exit 1
         ;;
     esac

@@ -30,7 +30,7 @@ install() {
 
 step "tools"
 # The window needs an X server, and X's client libraries, which it loads when it starts.
-install cc:gcc objdump:binutils tar:tar xz:xz-utils Xvfb:xvfb import:imagemagick 'xkbcomp:x11-xkb-utils libx11-6 libx11-xcb1 libxcursor1 libxi6 libxkbcommon-x11-0'
+install cc:gcc objdump:binutils tar:tar xz:xz-utils xorriso:xorriso Xvfb:xvfb import:imagemagick 'xkbcomp:x11-xkb-utils libx11-6 libx11-xcb1 libxcursor1 libxi6 libxkbcommon-x11-0'
 command -v cargo >/dev/null || {
     echo "test.sh: cargo is missing: install Rust first, for example from https://rustup.rs" >&2
     exit 1

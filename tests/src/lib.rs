@@ -5,3 +5,4 @@ pub mod guest;
 pub mod host;
 pub mod initramfs;
 pub mod machine;
+pub mod screen;
