@@ -5,8 +5,7 @@
 //!                            MADT   HPET
 //! ```
 //! All tables lie in one image, which starts with the RSDP. Firmware gets the same image in pieces, with a script that puts
-//! them together (see loader.rs). Deliberately absent: MCFG (no PCI Express), SRAT, SMBIOS,
-//! and sleep states other than S5.
+//! them together (see loader.rs). Deliberately absent: MCFG (no PCI Express), SRAT, and sleep states other than S5.
 
 mod dsdt;
 mod loader;
@@ -47,6 +46,10 @@ pub struct AcpiConfig {
     pub i8042: bool,
     /// Whether there are a local APIC and an I/O APIC.
     pub apic: bool,
+    /// Whether there is a VGA.
+    pub vga: bool,
+    /// The types of the diskette drives as CMOS byte 10h has them; 0: none.
+    pub floppies: [u8; 2],
 }
 
 /// The tables, for the physical address that they were built for.
@@ -198,7 +201,8 @@ fn fadt(config: &AcpiConfig, facs: u32, dsdt: u32) -> impl Aml {
     fadt.p_lvl2_lat = 0x0fff.into();
     fadt.p_lvl3_lat = 0x0fff.into();
     fadt.century = CENTURY;
-    fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_VGA | if config.i8042 { HAS_8042 } else { 0 }).into();
+    let flag = |flag: u16, holds: bool| if holds { flag } else { 0 };
+    fadt.iapc_boot_arch = (LEGACY_DEVICES | flag(NO_VGA, !config.vga) | flag(HAS_8042, config.i8042)).into();
     fadt.reset_reg = GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, RESET_PORT);
     fadt.reset_value = RESET_VALUE;
     fadt.finalize()

@@ -1,6 +1,7 @@
 //! What the user tells firmware: boot devices in CMOS RAM, and files and items of fw_cfg as QEMU's `-boot` and `-fw_cfg` make them.
 
 use super::fw_cfg::{FwCfg, key};
+use super::smbios::SmbiosConfig;
 use emu_core::bus::Bus;
 
 /// Where CMOS RAM has the boot order: the first device in the low nibble, then the second; the third in the high nibble.
@@ -25,13 +26,16 @@ pub struct FirmwareConfig {
     pub fail_wait: Option<u16>,
     /// Further files: name and contents.
     pub files: Vec<(String, Vec<u8>)>,
+    /// What the SMBIOS tables say.
+    pub smbios: SmbiosConfig,
 }
 
 impl Default for FirmwareConfig {
     /// Disk, diskette, CD-ROM; no menu.
     fn default() -> FirmwareConfig {
         let order = [2, 1, 3];
-        FirmwareConfig { order, once: None, menu: false, menu_wait: None, fail_wait: None, files: Vec::new() }
+        let smbios = SmbiosConfig::default();
+        FirmwareConfig { order, once: None, menu: false, menu_wait: None, fail_wait: None, files: Vec::new(), smbios }
     }
 }
 

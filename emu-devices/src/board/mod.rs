@@ -16,5 +16,6 @@ pub mod place;
 pub mod post;
 pub mod pvh;
 pub mod rom;
+pub mod smbios;
 pub mod text_mode;
 mod vcpu;

@@ -18,6 +18,7 @@ use super::machine::{Machine, MachineOptions};
 use super::memory_map::FIRMWARE_TABLES;
 use super::post::{self, HOST_BRIDGE, IDE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS, VGA};
 use super::rom::Rom;
+use super::smbios::{SmbiosMachine, SmbiosTables};
 use super::text_mode;
 use crate::audio::{AudioBackend, Mixer, Voice};
 use crate::char::CharBackend;
@@ -48,7 +49,8 @@ use crate::video::vga::{self, Vga};
 use crate::video::{Display, VgaConfig};
 use emu_core::bus::Bus;
 use emu_core::clock::{Clock, ClockMode};
-use emu_core::cpu::features::Feature;
+use emu_core::cpu::cpuid;
+use emu_core::cpu::features::{Feature, Word};
 use emu_core::cpu::model::CpuModel;
 use emu_core::device::{Device, Region, Space, ports};
 use emu_core::exec::Vcpu;
@@ -219,13 +221,22 @@ impl Pc {
         let mut media: Vec<Media> = config.floppies.iter().flatten().map(Disk::media).collect();
         let fdc = Fdc::new(isa(6), dma.channel(2), config.floppies.map(|disk| disk.map(Drive::new)));
         let mut rtc = Rtc::new(gated(hpet::pin::RTC), config.date);
+        let present = std::array::from_fn(|i| config.serials[i].is_some());
+        let acpi = AcpiConfig {
+            low_ram: bus.memory().low_ram(),
+            serials: present,
+            i8042: true,
+            apic: model.supports(Feature::Apic),
+            vga: config.vga.is_some(),
+            floppies: fdc.drive_types(),
+        };
         rtc.set_layout(&CmosLayout {
             low_ram: bus.memory().low_ram(),
             high_ram: bus.memory().high_ram(),
             cpus: 1,
             fpu: model.supports(Feature::Fpu),
             mouse: true,
-            floppies: fdc.drive_types(),
+            floppies: acpi.floppies,
             disks: std::array::from_fn(|unit| match config.ide.get(unit) {
                 Some(Some((Kind::Disk, disk))) => Some(Geometry::of(disk.sectors())),
                 _ => None,
@@ -239,8 +250,7 @@ impl Pc {
         let coprocessor = Coprocessor::new(isa(13));
         let ferr = coprocessor.ferr();
         bus.attach(Box::new(coprocessor));
-        let present = std::array::from_fn(|i| config.serials[i].is_some());
-        bus.attach(Box::new(fw_cfg(bus.memory(), present, &model, &config.firmware)));
+        bus.attach(Box::new(fw_cfg(bus.memory(), &acpi, &model, &config.firmware)));
         bus.attach(Box::new(dma));
         for mixer in mixers.into_iter().flatten() {
             bus.attach(Box::new(mixer));
@@ -283,7 +293,7 @@ impl Pc {
 
         let mut vcpu = Vcpu::new(model.clone(), bus.clone());
         vcpu.ferr = ferr;
-        let boot = boot(config.boot, config.firmware, model, present, config.vga);
+        let boot = boot(config.boot, config.firmware, model, acpi, config.vga);
         let machine = Machine::new(bus, vcpu, boot, config.options);
         let controllers = interrupts.controllers;
         Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display, media, controllers })
@@ -335,18 +345,22 @@ impl Interrupts {
 }
 
 /// What firmware is told.
-fn fw_cfg(memory: &GuestMemory, serials: [bool; SERIALS], model: &CpuModel, firmware: &FirmwareConfig) -> FwCfg {
+fn fw_cfg(memory: &GuestMemory, acpi: &AcpiConfig, model: &CpuModel, firmware: &FirmwareConfig) -> FwCfg {
     let mut device = FwCfg::new(memory.ram_size(), 1);
     device.describe_memory(memory.low_ram(), memory.high_ram());
-    for (name, contents) in LoaderFiles::build(&acpi_config(memory, serials, model)).0 {
+    for (name, contents) in LoaderFiles::build(acpi).0 {
         device.add_file(name, contents);
     }
+    let smbios = SmbiosTables::for_firmware(&firmware.smbios, &smbios_machine(memory, model));
+    device.add_file("etc/smbios/smbios-anchor", smbios.anchor);
+    device.add_file("etc/smbios/smbios-tables", smbios.tables);
     firmware.describe(&mut device);
     device
 }
 
-fn acpi_config(memory: &GuestMemory, serials: [bool; SERIALS], model: &CpuModel) -> AcpiConfig {
-    AcpiConfig { low_ram: memory.low_ram(), serials, i8042: true, apic: model.supports(Feature::Apic) }
+fn smbios_machine(memory: &GuestMemory, model: &CpuModel) -> SmbiosMachine {
+    let processor_id = [cpuid::signature(model), model.word(Word::L1Edx)];
+    SmbiosMachine { low_ram: memory.low_ram(), high_ram: memory.high_ram(), processor_id }
 }
 
 /// What the machine does after each reset.
@@ -354,7 +368,7 @@ fn boot(
     boot: PcBoot,
     firmware: FirmwareConfig,
     model: Arc<CpuModel>,
-    serials: [bool; SERIALS],
+    acpi: AcpiConfig,
     vga: Option<VgaConfig>,
 ) -> Box<dyn super::machine::Boot<PcError>> {
     let long_mode = model.supports(Feature::Lm);
@@ -365,13 +379,13 @@ fn boot(
         }
         powered_on = true;
         let PcBoot::Kernel(kernel, options) = &boot else { return Ok(None) };
-        post::initialise(bus, serials);
+        post::initialise(bus, acpi.serials);
         if let Some(vga) = &vga {
             text_mode::initialise(bus, vga.memory, &vga.font);
         }
         let memory = bus.memory();
-        let tables = acpi_config(memory, serials, &model);
-        memory.write(FIRMWARE_TABLES, &AcpiTables::build(&tables, FIRMWARE_TABLES as u32).image);
+        SmbiosTables::place(&firmware.smbios, &smbios_machine(memory, &model), memory);
+        memory.write(FIRMWARE_TABLES, &AcpiTables::build(&acpi, FIRMWARE_TABLES as u32).image);
         let mut state = kernel.load(memory, options, FIRMWARE_TABLES, long_mode, vga.is_some())?;
         state.msrs = firmware_mtrrs(model.physical_bits());
         Ok(Some(state))

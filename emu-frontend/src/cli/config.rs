@@ -10,6 +10,7 @@ use super::error::{StartError, nearest};
 use super::firmware;
 use super::machine;
 use super::options::Options;
+use super::smbios;
 use super::time::{self, Icount, Rtc};
 use super::value::{KeyValues, parse_number};
 use crate::log::LogItems;
@@ -245,6 +246,7 @@ fn boot_files(
 ) -> Result<BootFiles, StartError> {
     let mut firmware = firmware::parse_boot(&options.boot)?;
     let fw_cfg = firmware::parse_fw_cfg(&options.fw_cfg, &mut firmware, warnings)?;
+    firmware.smbios = smbios::parse(&options.smbios, options.uuid.as_deref())?;
     let kernel = options.kernel.clone().or(machine.kernel.take());
     let initrd = options.initrd.clone().or(machine.initrd.take());
     let append = options.append.clone().or(machine.append.take());

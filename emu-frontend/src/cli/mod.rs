@@ -11,5 +11,6 @@ pub mod error;
 pub mod firmware;
 pub mod machine;
 pub mod options;
+pub mod smbios;
 pub mod time;
 pub mod value;

@@ -52,6 +52,9 @@ pub struct Options {
     /// default for a property of devices added by -device
     #[arg(long, value_name = "driver.property=value", help_heading = STANDARD)]
     pub global: Vec<String>,
+    /// UUID of the machine, in its SMBIOS tables
+    #[arg(long, value_name = "%08x-%04x-%04x-%04x-%012x", help_heading = STANDARD)]
+    pub uuid: Option<String>,
     /// do not add default devices
     #[arg(long, help_heading = STANDARD)]
     pub nodefaults: bool,
@@ -141,6 +144,9 @@ pub struct Options {
     /// a file for firmware and guest in the firmware configuration device
     #[arg(long = "fw_cfg", id = "fw_cfg", value_name = "[name=]name,file=file|string=text", help_heading = BOOT)]
     pub fw_cfg: Vec<String>,
+    /// what the SMBIOS tables say: type 0 (BIOS), 1 (system), 2 (baseboard), 3 (chassis) or 4 (processor) and its fields
+    #[arg(long, value_name = "type=n[,field=value...]", help_heading = BOOT)]
+    pub smbios: Vec<String>,
     /// boot a Linux bzImage, a Multiboot image or an ELF with a PVH note
     #[arg(long, value_name = "file", help_heading = BOOT)]
     pub kernel: Option<PathBuf>,
@@ -203,8 +209,6 @@ const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("sdl", "-display window"),
     ("action", "-no-reboot"),
     ("watchdog-action", "-no-reboot"),
-    ("uuid", "-name"),
-    ("smbios", "-machine"),
     ("acpitable", "-machine"),
     ("object", "-machine"),
     ("audio", "-audiodev"),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  \_SB  CPU0
-//!        PCI0 (windows, _PRT)  ISA_ (PIRQ registers)  RTC_ KBD_ MOU_ COM1..COM4
+//!        PCI0 (windows, _PRT)  ISA_ (PIRQ registers)  RTC_ KBD_ MOU_ COM1..COM4 FDC0 (FLPA FLPB)
 //!        LNKA..LNKD: PIRQA# to PIRQD#, one of IRQ 5, 10, 11     LNKS: the SCI
 //!        HPET
 //!  \_S5
@@ -12,9 +12,10 @@ use super::{AcpiConfig, SCI_IRQ};
 use crate::pci::piix3::PIRQRC;
 use crate::timer::hpet;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Arg, CreateDWordField, Device, EISAName, Else, Field, FieldAccessType,
-    FieldEntry, FieldLockRule, FieldUpdateRule, IO, If, Interrupt, LessThan, Memory32Fixed, Method, MethodCall, Name,
-    OpRegion, OpRegionSpace, Or, Package, PackageBuilder, Path, ResourceTemplate, Return, Scope, Store,
+    AddressSpace, AddressSpaceCacheable, Arg, BufferData, CreateDWordField, Device, EISAName, Else, Field,
+    FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, IO, If, Interrupt, LessThan, Memory32Fixed, Method,
+    MethodCall, Name, OpRegion, OpRegionSpace, Or, Package, PackageBuilder, Path, ResourceTemplate, Return, Scope,
+    Store,
 };
 use acpi_tables::{Aml, AmlSink};
 
@@ -141,10 +142,57 @@ fn isa_bridge(config: &AcpiConfig) -> Bytes {
             devices.push(device(&format!("COM{}", i + 1), "PNP0501", &[&uid, &crs]));
         }
     }
+    if config.floppies != [0; 2] {
+        devices.push(floppy_controller(config.floppies));
+    }
     let address = name("_ADR", &0x1_0000u32);
     let mut children: Vec<&dyn Aml> = vec![&address, &region];
     children.extend(devices.iter().map(|d| d as &dyn Aml));
     Bytes::of(&Device::new(Path::new("ISA_"), children))
+}
+
+/// The i82078 and its drives: ACPI 6.5 9.8.
+fn floppy_controller(types: [u8; 2]) -> Bytes {
+    // A DMA descriptor (ACPI 6.5 6.4.2.2): channel 2, compatibility timing, no bus master, 8 bits.
+    let dma = Bytes(vec![0x2a, 1 << 2, 0]);
+    let irq = Interrupt::new(true, true, false, false, 6);
+    let (registers, input) = (IO::new(0x3f2, 0x3f2, 1, 4), IO::new(0x3f7, 0x3f7, 1, 1));
+    let resources = ResourceTemplate::new(vec![&registers, &input, &irq, &dma]);
+    // _FDE: which of the four drives there are, and that no tape is known of.
+    const TAPE_UNKNOWN: u32 = 2;
+    let exists = |unit: usize| u32::from(types.get(unit).is_some_and(|kind| *kind != 0));
+    let present = [exists(0), exists(1), 0, 0, TAPE_UNKNOWN].map(u32::to_le_bytes).concat();
+    let drives: Vec<Bytes> = types
+        .into_iter()
+        .zip(["FLPA", "FLPB"])
+        .enumerate()
+        .filter(|(_, (kind, _))| *kind != 0)
+        .map(|(unit, (kind, path))| {
+            let (address, information) = (name("_ADR", &(unit as u8)), drive_information(unit as u8, kind));
+            Bytes::of(&Device::new(Path::new(path), vec![&address, &information]))
+        })
+        .collect();
+    let (hid, resources, present) = (id("PNP0700"), name("_CRS", &resources), name("_FDE", &BufferData::new(present)));
+    let mut children: Vec<&dyn Aml> = vec![&hid, &resources, &present];
+    children.extend(drives.iter().map(|drive| drive as &dyn Aml));
+    Bytes::of(&Device::new(Path::new("FDC0"), children))
+}
+
+/// _FDI: what INT 13h AH=08h tells about a drive of this type, and the parameters of INT 1Eh for its largest format.
+fn drive_information(unit: u8, kind: u8) -> Bytes {
+    // Last cylinder, sectors of a track, last head.
+    let (cylinder, sectors, head) = match kind {
+        1 => (39, 9, 1),
+        2 => (79, 15, 1),
+        5 => (79, 36, 1),
+        _ => (79, 18, 1),
+    };
+    // Specify bytes 1 and 2, motor off in ticks, 512 bytes, last sector, gap, data length, format gap, fill, settle in ms, motor on
+    // in 1/8 s.
+    let values = [unit, kind, cylinder, sectors, head, 0xaf, 0x02, 0x25, 2, sectors, 0x1b, 0xff, 0x6c, 0xf6, 15, 8];
+    let mut package = PackageBuilder::new();
+    values.iter().for_each(|value| package.add_element(value));
+    Bytes::of(&name("_FDI", &package))
 }
 
 /// The PIRQRC registers, where the link devices can name them.

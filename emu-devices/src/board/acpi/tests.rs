@@ -2,9 +2,25 @@ use super::*;
 
 const BASE: u32 = 0xe_0000;
 
+fn config() -> AcpiConfig {
+    AcpiConfig {
+        low_ram: 512 << 20,
+        serials: [true, true, false, false],
+        i8042: true,
+        apic: true,
+        vga: true,
+        floppies: [4, 5],
+    }
+}
+
 fn tables() -> Vec<u8> {
-    let config = AcpiConfig { low_ram: 512 << 20, serials: [true, true, false, false], i8042: true, apic: true };
-    AcpiTables::build(&config, BASE).image
+    AcpiTables::build(&config(), BASE).image
+}
+
+/// FADT and DSDT.
+fn main_tables(image: &[u8]) -> (&[u8], &[u8]) {
+    let fadt = table(image, word(&image[(word(image, 16) - BASE) as usize..], 36)).1;
+    (fadt, table(image, word(fadt, 40)).1)
 }
 
 fn word(image: &[u8], at: usize) -> u32 {
@@ -46,6 +62,23 @@ fn every_table_is_reachable_and_sums_up_to_zero() {
     let dsdt = table(&image, dsdt);
     assert_eq!((dsdt.0, sum(dsdt.1)), ("DSDT", 0));
     assert!(image.len() < 0x1_0000);
+}
+
+#[test]
+fn what_is_not_there_is_not_told() {
+    const NO_VGA: u8 = 1 << 2;
+    const IAPC_BOOT_ARCH: usize = 109;
+    let has = |dsdt: &[u8], name: &[u8]| dsdt.windows(4).any(|bytes| bytes == name);
+    let image = tables();
+    let (fadt, dsdt) = main_tables(&image);
+    assert_eq!(fadt[IAPC_BOOT_ARCH] & NO_VGA, 0);
+    assert!(has(dsdt, b"FDC0") && has(dsdt, b"FLPA") && has(dsdt, b"FLPB"));
+    let image = AcpiTables::build(&AcpiConfig { vga: false, floppies: [0, 4], ..config() }, BASE).image;
+    let (fadt, dsdt) = main_tables(&image);
+    assert_eq!(fadt[IAPC_BOOT_ARCH] & NO_VGA, NO_VGA);
+    assert!(has(dsdt, b"FDC0") && !has(dsdt, b"FLPA") && has(dsdt, b"FLPB"));
+    let image = AcpiTables::build(&AcpiConfig { floppies: [0, 0], ..config() }, BASE).image;
+    assert!(!has(main_tables(&image).1, b"FDC0"));
 }
 
 /// `iasl` from acpica-tools, where it is installed, must disassemble every table and compile the DSDT again without a
