@@ -61,7 +61,7 @@ fn grub(bios: Bios, drive: &[OsString], listed: &str) {
         let mut guest = ScreenGuest::start(&machine()?, &arguments, GRUB_LIMIT)?;
         guest.expect("GNU GRUB")?;
         guest.keys(&["c"])?;
-        guest.expect("grub> ")?;
+        guest.expect("grub>")?;
         guest.keys(&["l", "s", "ret"])?;
         let screen = guest.expect(listed)?;
         assert!(screen.contains("grub> ls\n"), "{screen}");
