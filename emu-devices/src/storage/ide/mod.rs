@@ -145,10 +145,13 @@ impl Channel {
         let hob = self.control & control::HOB != 0;
         match register {
             Register::Data => self.with(cx, mastering, |drive, around| drive.read_data(size, around)).unwrap_or(0),
-            // Drive 0 answers for an absent drive 1.
+            // A disk answers for an absent drive 1. A packet device does not: its signature would be taken for a second one's by
+            // hosts that look at nothing else, as Bochs' BIOS does.
             Register::Block(offset) => {
                 let second = self.second && self.drives[1].is_some() || self.drives[0].is_none();
+                let absent = self.second && !second;
                 let answer = self.drives[usize::from(second)].as_ref();
+                let answer = answer.filter(|drive| !absent || drive.kind() == Kind::Disk);
                 answer.map_or(0, |drive| drive.read_register(offset, hob)).into()
             }
             Register::StatusCommand | Register::AlternateControl => {

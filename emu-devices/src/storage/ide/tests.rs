@@ -339,6 +339,18 @@ fn absent_drives_are_silent() {
     assert_eq!((pc.bench.in8(0x177), pc.bench.in8(0x172)), (0, 0));
 }
 
+/// Bochs' BIOS takes whatever shows the signature for a drive, and waits for it to identify itself.
+#[test]
+fn cd_rom_drive_does_not_answer_for_an_absent_second_one() {
+    let mut pc = pc(vec![(0, Kind::CdRom, MemoryImage::new(pattern(8)))]);
+    pc.bench.out8(0x1f6, 0xb0);
+    pc.bench.out8(0x1f2, 0x55);
+    pc.bench.out8(0x1f3, 0xaa);
+    assert_eq!([2, 3, 4, 5, 7].map(|register| pc.bench.in8(0x1f0 + register)), [0; 5]);
+    pc.bench.out8(0x1f6, 0xa0);
+    assert_eq!([4, 5].map(|register| pc.bench.in8(0x1f0 + register)), [0x14, 0xeb]);
+}
+
 #[test]
 fn nien_keeps_the_interrupt_off_the_cable() {
     let (mut pc, _) = disk(8);
