@@ -5,4 +5,5 @@ pub mod guest;
 pub mod host;
 pub mod initramfs;
 pub mod machine;
+pub mod picture;
 pub mod screen;
