@@ -133,6 +133,49 @@ fn tcp_server_on_a_free_port_says_which() {
 }
 
 #[test]
+fn telnet_server_negotiates_and_greets_each_client() {
+    let arguments =
+        ["-serial", "telnet:127.0.0.1:0,server,nowait", "-monitor", "telnet:127.0.0.1:0,server=on,wait=off"];
+    let mut emu = Emulator::start("telnet", &arguments);
+    // WILL ECHO, WILL SUPPRESS-GO-AHEAD, WILL and DO TRANSMIT-BINARY, as QEMU greets.
+    let greeting = [0xff, 0xfb, 1, 0xff, 0xfb, 3, 0xff, 0xfb, 0, 0xff, 0xfd, 0];
+    let connect = |emu: &mut Emulator| {
+        let line = emu.errors.expect("\n");
+        last_word(&line).strip_prefix("telnet:").unwrap().to_string()
+    };
+    // The monitor's is opened first: character devices are in the order of their names.
+    let (monitor, serial) = (connect(&mut emu), connect(&mut emu));
+    let client = |address: &str| {
+        let mut client = TcpStream::connect(address).unwrap();
+        let mut received = [0; 12];
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(received, greeting);
+        client
+    };
+    let mut serial = client(&serial);
+    serial.write_all(b"m\xff\xfd\x01a\xff\xfd\x03\xff\xff\xff\xfb\x00n").unwrap();
+    // The guest's first words may come before, if it has not said them to nobody.
+    let (mut echoed, mut byte) = (Vec::new(), [0]);
+    while !echoed.ends_with(b"ma\xff\xffn") {
+        serial.read_exact(&mut byte).unwrap();
+        echoed.extend(byte);
+    }
+    for _ in 0..2 {
+        let mut client = client(&monitor);
+        let mut output = Stream::of(client.try_clone().unwrap());
+        output.expect("monitor - type 'help' for more information\r\n(qemu) ");
+        client.write_all(b"info na\xff\xfd\x03me\r\0").unwrap();
+        output.expect("(qemu) ");
+        // Half a line is not for the next client.
+        client.write_all(b"info").unwrap();
+        output.expect("info");
+        client.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+    serial.write_all(b"q").unwrap();
+    assert_eq!(emu.wait(), Some(0));
+}
+
+#[test]
 fn pipe_pair_carries_both_directions() {
     let base = temporary("pipe");
     let paths = [".in", ".out"].map(|suffix| format!("{}{suffix}", base.display()));

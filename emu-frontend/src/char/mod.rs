@@ -11,6 +11,7 @@ mod mux;
 mod pty;
 mod queue;
 mod socket;
+mod telnet;
 pub mod terminal;
 
 use crate::cli::chardev::{CharKind, CharSpec};
@@ -33,8 +34,19 @@ pub struct Characters {
     ports: BTreeMap<String, Port>,
 }
 
+/// What a receiving half hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival<'a> {
+    /// Somebody is there: at the start, or a client that has just connected.
+    Opened,
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// A break condition.
+    Break,
+}
+
 /// A receiving half; runs on the reader thread and hands over what arrives.
-type Receiver = Box<dyn FnOnce(&mut dyn FnMut(&[u8])) + Send>;
+type Receiver = Box<dyn FnOnce(&mut dyn FnMut(Arrival)) + Send>;
 /// A sending half; runs on the writer thread.
 type Sink = Box<dyn FnMut(&[u8]) + Send>;
 
@@ -86,7 +98,7 @@ impl Characters {
             let Some(receiver) = port.receiver else { continue };
             let mut router = port.router;
             thread(&format!("{id} reader"), move || {
-                receiver(&mut |bytes| match router.deliver(bytes) {
+                receiver(&mut |arrival| match router.deliver(arrival) {
                     Some(Escape::Quit) => exit::request(),
                     None => {}
                 });
@@ -130,11 +142,12 @@ fn create(path: &Path, append: bool) -> io::Result<File> {
 
 fn reading(mut next: impl FnMut(&mut [u8]) -> usize + Send + 'static) -> Option<Receiver> {
     Some(Box::new(move |deliver| {
+        deliver(Arrival::Opened);
         let mut buffer = [0; 4096];
         loop {
             match next(&mut buffer) {
                 0 => return,
-                n => deliver(&buffer[..n]),
+                n => deliver(Arrival::Bytes(&buffer[..n])),
             }
         }
     }))
@@ -167,7 +180,11 @@ fn open_kind(id: &str, kind: &CharKind) -> Result<(Option<Receiver>, Sink), Stri
             let (pty, path) = pty::Pty::open().map_err(|e| format!("cannot open a pseudo-terminal: {e}"))?;
             let sender = pty.try_clone().map_err(|e| e.to_string())?;
             report::print(&format!("char device redirected to {path} (label {id})\n"));
-            Ok((Some(Box::new(move |deliver| pty.receive(deliver))), Box::new(move |bytes| sender.send(bytes))))
+            let receiver: Receiver = Box::new(move |deliver| {
+                deliver(Arrival::Opened);
+                pty.receive(|bytes| deliver(Arrival::Bytes(bytes)));
+            });
+            Ok((Some(receiver), Box::new(move |bytes| sender.send(bytes))))
         }
         CharKind::File { path, append, input } => {
             let output = create(path, *append).map_err(at(path))?;
@@ -189,8 +206,8 @@ fn open_kind(id: &str, kind: &CharKind) -> Result<(Option<Receiver>, Sink), Stri
             let socket = socket::Socket::unix(path, *role).map_err(|e| format!("cannot open socket {shown}: {e}"))?;
             Ok(socket_halves(socket))
         }
-        CharKind::Tcp { host, port, role, nodelay } => {
-            let socket = socket::Socket::tcp(host, *port, *role, *nodelay);
+        CharKind::Tcp { host, port, role, nodelay, telnet } => {
+            let socket = socket::Socket::tcp(host, *port, *role, *nodelay, *telnet);
             Ok(socket_halves(socket.map_err(|e| format!("cannot open socket {host}:{port}: {e}"))?))
         }
     }

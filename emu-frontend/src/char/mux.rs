@@ -3,6 +3,7 @@
 //! With the escape character Ctrl-A: `x` quits, `c` switches to the next front end, `b` sends a break, `h` shows help, and
 //! Ctrl-A once more is a Ctrl-A for the guest.
 
+use super::Arrival;
 use super::queue::{Inbox, Input, Outbox};
 use std::sync::Arc;
 
@@ -34,8 +35,21 @@ impl Router {
         self.fronts.push(inbox);
     }
 
-    /// Distributes bytes; what they ask of the emulator.
-    pub fn deliver(&mut self, bytes: &[u8]) -> Option<Escape> {
+    /// Distributes what has arrived; what it asks of the emulator.
+    pub fn deliver(&mut self, arrival: Arrival) -> Option<Escape> {
+        match arrival {
+            Arrival::Bytes(bytes) => return self.deliver_bytes(bytes),
+            Arrival::Break => self.send(&mut vec![Input::Break]),
+            Arrival::Opened => {
+                // Half an escape key of the client before is none of this one's.
+                self.escaped = false;
+                self.fronts.iter().for_each(|front| front.push([Input::Opened]));
+            }
+        }
+        None
+    }
+
+    fn deliver_bytes(&mut self, bytes: &[u8]) -> Option<Escape> {
         let mut plain = Vec::with_capacity(bytes.len());
         for &byte in bytes {
             if self.escaped {
@@ -122,7 +136,7 @@ mod tests {
     #[test]
     fn switch_moves_later_input_to_the_monitor_and_back() {
         let (mut router, serial, monitor) = router();
-        assert_eq!(router.deliver(b"a\x01cb\x01cc"), None);
+        assert_eq!(router.deliver(Arrival::Bytes(b"a\x01cb\x01cc")), None);
         assert_eq!(read(&monitor), b"b");
         assert_eq!(read(&serial), b"ac");
     }
@@ -130,12 +144,12 @@ mod tests {
     #[test]
     fn escape_keys_are_split_over_deliveries_and_unknown_ones_vanish() {
         let (mut router, serial, _) = router();
-        router.deliver(b"a\x01");
-        router.deliver(b"\x01b\x01z");
+        router.deliver(Arrival::Bytes(b"a\x01"));
+        router.deliver(Arrival::Bytes(b"\x01b\x01z"));
         assert_eq!(read(&serial), b"a\x01b");
-        router.deliver(b"\x01b");
+        router.deliver(Arrival::Bytes(b"\x01b"));
         assert!(serial.take_break());
-        assert_eq!(router.deliver(b"\x01x"), Some(Escape::Quit));
+        assert_eq!(router.deliver(Arrival::Bytes(b"\x01x")), Some(Escape::Quit));
     }
 
     #[test]
@@ -143,7 +157,7 @@ mod tests {
         let mut router = Router::new(Arc::default(), None);
         let inbox = Arc::new(Inbox::default());
         router.add(inbox.clone());
-        assert_eq!(router.deliver(b"\x01x"), None);
+        assert_eq!(router.deliver(Arrival::Bytes(b"\x01x")), None);
         assert_eq!(read(&inbox), b"\x01x");
     }
 

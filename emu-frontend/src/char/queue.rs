@@ -20,6 +20,8 @@ pub enum Input {
     Break,
     /// The user switched to this front end.
     Focus,
+    /// Somebody is there: at the start, or a client that has just connected.
+    Opened,
 }
 
 /// Input on its way to one front end.
@@ -77,7 +79,7 @@ impl Inbox {
                     buffer[count] = *byte;
                     count += 1;
                 }
-                Some(Input::Focus) => {}
+                Some(Input::Focus | Input::Opened) => {}
                 Some(Input::Break) | None => break,
             }
             state.queue.pop_front();

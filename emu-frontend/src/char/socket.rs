@@ -3,6 +3,7 @@
 //! A server serves one client at a time and waits for the next when that one leaves. Without a client, output is dropped
 //! as by a cable that is not plugged in.
 
+use super::{Arrival, telnet};
 use crate::cli::chardev::SocketRole;
 use crate::report;
 use std::io::{self, Read, Write};
@@ -43,19 +44,23 @@ type Peer = Arc<dyn Connection>;
 pub struct Socket {
     peer: Arc<Mutex<Option<Peer>>>,
     accept: Option<Box<dyn Fn() -> io::Result<Peer> + Send>>,
+    telnet: bool,
 }
 
 /// The sending half, for the writer thread.
 #[derive(Clone)]
-pub struct Sender(Arc<Mutex<Option<Peer>>>);
+pub struct Sender {
+    peer: Arc<Mutex<Option<Peer>>>,
+    telnet: bool,
+}
 
 impl Sender {
     /// Sends to whoever is connected.
     pub fn send(&self, bytes: &[u8]) {
-        let peer = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let peer = self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(peer) = peer {
             // A client that has gone is noticed by the receiving half.
-            let _ = peer.send(bytes);
+            let _ = if self.telnet { peer.send(&telnet::encode(bytes)) } else { peer.send(bytes) };
         }
     }
 }
@@ -78,11 +83,12 @@ impl Socket {
         Socket::listening(wait, &show, move || Ok(Arc::new(listener.accept()?.0)))
     }
 
-    /// A TCP socket. An empty host is any address for a server and the local host for a client.
+    /// A TCP socket. An empty host is any address for a server and the local host for a client. `telnet` is for servers: a
+    /// client sends and receives plain bytes all the same, as QEMU's does.
     ///
     /// # Errors
     /// The host refuses.
-    pub fn tcp(host: &str, port: u16, role: SocketRole, nodelay: bool) -> io::Result<Socket> {
+    pub fn tcp(host: &str, port: u16, role: SocketRole, nodelay: bool, telnet: bool) -> io::Result<Socket> {
         let SocketRole::Server { wait } = role else {
             let host = if host.is_empty() { "localhost" } else { host };
             let stream = TcpStream::connect((host, port))?;
@@ -91,18 +97,23 @@ impl Socket {
         };
         let listener = TcpListener::bind((if host.is_empty() { "0.0.0.0" } else { host }, port))?;
         let address = listener.local_addr()?;
+        let scheme = if telnet { "telnet" } else { "tcp" };
         if port == 0 {
-            report::complain(&format!("character device listens on tcp:{address}"));
+            report::complain(&format!("character device listens on {scheme}:{address}"));
         }
-        Socket::listening(wait, &format!("tcp:{address}"), move || {
+        let socket = Socket::listening(wait, &format!("{scheme}:{address}"), move || {
             let stream = listener.accept()?.0;
             stream.set_nodelay(nodelay)?;
+            if telnet {
+                (&stream).write_all(telnet::GREETING)?;
+            }
             Ok(Arc::new(stream))
-        })
+        })?;
+        Ok(Socket { telnet, ..socket })
     }
 
     fn connected(peer: Peer) -> Socket {
-        Socket { peer: Arc::new(Mutex::new(Some(peer))), accept: None }
+        Socket { peer: Arc::new(Mutex::new(Some(peer))), accept: None, telnet: false }
     }
 
     fn listening(wait: bool, show: &str, accept: impl Fn() -> io::Result<Peer> + Send + 'static) -> io::Result<Socket> {
@@ -111,23 +122,26 @@ impl Socket {
             report::complain(&format!("waiting for connection on: {show}"));
             first = Some(accept()?);
         }
-        Ok(Socket { peer: Arc::new(Mutex::new(first)), accept: Some(Box::new(accept)) })
+        Ok(Socket { peer: Arc::new(Mutex::new(first)), accept: Some(Box::new(accept)), telnet: false })
     }
 
     /// The sending half.
     pub fn sender(&self) -> Sender {
-        Sender(self.peer.clone())
+        Sender { peer: self.peer.clone(), telnet: self.telnet }
     }
 
     /// Receives from one client after another until no more can come.
-    pub fn receive(self, mut deliver: impl FnMut(&[u8])) {
+    pub fn receive(self, deliver: &mut dyn FnMut(Arrival)) {
         let mut buffer = [0; 4096];
         loop {
             let peer = self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(peer) = peer {
+                let mut decoder = telnet::Decoder::default();
+                deliver(Arrival::Opened);
                 loop {
                     match peer.receive(&mut buffer) {
-                        Ok(n @ 1..) => deliver(&buffer[..n]),
+                        Ok(n @ 1..) if self.telnet => decoder.decode(&buffer[..n], deliver),
+                        Ok(n @ 1..) => deliver(Arrival::Bytes(&buffer[..n])),
                         Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                         Ok(0) | Err(_) => break,
                     }

@@ -1,6 +1,6 @@
 //! Character devices as `-serial`, `-monitor`, `-debugcon` and `-chardev` name them.
 //!
-//! Deliberately absent: telnet, websocket, TLS, UDP, virtual consoles and host serial lines.
+//! Deliberately absent: websocket, TLS, UDP, virtual consoles and host serial lines.
 
 use super::error::{StartError, nearest};
 use super::value::{KeyValues, parse_number};
@@ -10,7 +10,8 @@ use std::path::PathBuf;
 const BACKENDS: &[&str] = &["file", "null", "pipe", "pty", "socket", "stdio"];
 
 /// What `-serial` and its like accept, for error messages.
-const LEGACY: &str = "stdio, mon:stdio, null, none, pty, file:PATH, pipe:PATH, unix:PATH, tcp:HOST:PORT, chardev:ID";
+const LEGACY: &str =
+    "stdio, mon:stdio, null, none, pty, file:PATH, pipe:PATH, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, chardev:ID";
 
 /// What is at the far end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub enum CharKind {
         role: SocketRole,
         /// Send small segments at once.
         nodelay: bool,
+        /// A server speaks telnet.
+        telnet: bool,
     },
 }
 
@@ -146,17 +149,17 @@ fn parse_legacy(option: &str, whole: &str, text: &str) -> Result<CharSpec, Start
             v.finish()?;
             CharKind::Unix { path: path.into(), role }
         }
-        ("tcp", rest) => {
+        ("tcp" | "telnet", rest) => {
             // The address may hold brackets and colons, so that it never looks like a key.
             let (address, options) = rest.split_once(',').unwrap_or((rest, ""));
-            let (host, port) = split_address(address).ok_or_else(|| error("expected tcp:HOST:PORT".into()))?;
+            let (host, port) = split_address(address).ok_or_else(|| error(format!("expected {kind}:HOST:PORT")))?;
             let mut v = KeyValues::parse(option, options, "");
             let role = take_role(&mut v)?;
             let nodelay = take_nodelay(&mut v)?;
             v.finish()?;
-            CharKind::Tcp { host, port, role, nodelay }
+            CharKind::Tcp { host, port, role, nodelay, telnet: kind == "telnet" }
         }
-        ("vc" | "udp" | "telnet" | "websocket" | "msmouse" | "braille" | "ringbuf", _) => {
+        ("vc" | "udp" | "websocket" | "msmouse" | "braille" | "ringbuf", _) => {
             return Err(error(format!("back end '{kind}' is not implemented; implemented: {LEGACY}")));
         }
         _ if text.starts_with("/dev/") => {
@@ -235,8 +238,9 @@ fn socket(v: &mut KeyValues) -> Result<CharKind, StartError> {
         return Ok(CharKind::Unix { path: path.into(), role });
     }
     let host = v.take("host")?.unwrap_or_default();
+    let telnet = v.take_bool("telnet")?.unwrap_or(false);
     let port = v.take_number("port", 0xffff)?.ok_or_else(|| v.error("needs port=PORT or path=PATH"))?;
-    Ok(CharKind::Tcp { host, port: port as u16, role, nodelay: take_nodelay(v)? })
+    Ok(CharKind::Tcp { host, port: port as u16, role, nodelay: take_nodelay(v)?, telnet })
 }
 
 /// What `-chardev help` prints.
@@ -279,7 +283,8 @@ mod tests {
 
     #[test]
     fn tcp_addresses_with_and_without_host_are_read() {
-        let tcp = |host: &str, port, role, nodelay| CharKind::Tcp { host: host.into(), port, role, nodelay };
+        let tcp =
+            |host: &str, port, role, nodelay| CharKind::Tcp { host: host.into(), port, role, nodelay, telnet: false };
         assert_eq!(own("tcp::4444,server,nowait"), tcp("", 4444, SocketRole::Server { wait: false }, false));
         assert_eq!(own("tcp:localhost:1,nodelay"), tcp("localhost", 1, SocketRole::Client, true));
         assert_eq!(own("tcp:[::1]:80,server=on"), tcp("::1", 80, SocketRole::Server { wait: true }, false));
@@ -289,7 +294,7 @@ mod tests {
 
     #[test]
     fn wrong_back_ends_are_named_with_what_exists() {
-        for text in ["foo", "vc", "telnet::1", "/dev/ttyS0", "file:", "stdio:x", "unix:/s,wait=on", "tcp::1,foo"] {
+        for text in ["foo", "vc", "telnet::x", "/dev/ttyS0", "file:", "stdio:x", "unix:/s,wait=on", "tcp::1,foo"] {
             let line = parse_target("serial", text).unwrap_err().line();
             assert!(line.starts_with("-serial "), "{line}");
         }
@@ -302,7 +307,9 @@ mod tests {
         assert!(spec.mux);
         assert_eq!(spec.log, Some(("/l".into(), false)));
         let role = SocketRole::Server { wait: false };
-        assert_eq!(spec.kind, CharKind::Tcp { host: "h".into(), port: 7, role, nodelay: false });
+        assert_eq!(spec.kind, CharKind::Tcp { host: "h".into(), port: 7, role, nodelay: false, telnet: false });
+        let (_, spec) = parse_chardev("socket,id=c0,port=7,server=on,telnet=on").unwrap();
+        assert!(matches!(spec.kind, CharKind::Tcp { telnet: true, .. }));
         assert!(parse_chardev("stdio").is_err());
         assert!(parse_chardev("foo,id=x").is_err());
         assert!(parse_chardev("file,id=x").is_err());

@@ -117,7 +117,7 @@ pub struct Options {
     #[arg(long, value_name = "backend,id=id[,mux=on|off][,logfile=path][,prop=value...]", help_heading = CHARACTER)]
     pub chardev: Vec<String>,
     /// redirect a serial port, up to four: stdio, mon:stdio, null, none, pty, file:path, pipe:path,
-    /// unix:path[,server][,nowait], tcp:host:port[,server][,nowait][,nodelay], chardev:id
+    /// unix:path[,server][,nowait], tcp:host:port[,server][,nowait][,nodelay], telnet:host:port[,server][,nowait], chardev:id
     #[arg(long, value_name = "dev", help_heading = CHARACTER)]
     pub serial: Vec<String>,
     /// redirect the parallel port; only none so far

@@ -117,15 +117,18 @@ pub fn start(console: Console, machine: Arc<Remote>, shared: bool) -> Result<(),
 
 fn serve(console: &Console, machine: &Remote, shared: bool) {
     let banner = format!("emu {} monitor - type 'help' for more information\r\n", env!("CARGO_PKG_VERSION"));
-    let mut greeted = !shared;
-    if !shared {
-        console.write(&banner);
-        console.write(PROMPT);
-    }
+    let mut greeted = false;
     let mut line = Line::default();
     let mut session = Session::default();
     while let Some(input) = console.next() {
         match input {
+            // Each client is greeted, and finds an empty line. On a shared terminal the user has to come here first.
+            Input::Opened if shared => {}
+            Input::Opened => {
+                line = Line::default();
+                console.write(&banner);
+                console.write(PROMPT);
+            }
             Input::Focus => {
                 if !std::mem::replace(&mut greeted, true) {
                     console.write(&banner);
