@@ -14,10 +14,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Action = Box<dyn FnOnce(Duration) + Send>;
+/// Given the reason.
+type Stop = Box<dyn Fn(&str) + Send + Sync>;
 
 static ACTIONS: Mutex<Vec<Action>> = Mutex::new(Vec::new());
 static FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-static STOP: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+static STOP: OnceLock<Stop> = OnceLock::new();
 static LEAVING: Mutex<()> = Mutex::new(());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -35,16 +37,18 @@ pub fn remove_at_exit(path: &Path) {
     lock(&FILES).push(path);
 }
 
-/// How [`request`] makes the machine's thread end its run, upon which that thread calls [`leave`]. The first one counts.
-pub fn set_stop(stop: impl Fn() + Send + Sync + 'static) {
+/// How [`request`] makes the machine's thread end its run, upon which that thread calls [`leave`]; it is given the reason.
+/// The first one counts.
+pub fn set_stop(stop: impl Fn(&str) + Send + Sync + 'static) {
     // Set once by the one machine of this process.
     let _ = STOP.set(Box::new(stop));
 }
 
-/// Ends the emulator on the user's behalf, with status 0. For any thread but the machine's own.
-pub fn request() -> ! {
+/// Ends the emulator on the user's behalf, with status 0. For any thread but the machine's own. `reason`: QEMU's word for
+/// it, for clients of QMP.
+pub fn request(reason: &str) -> ! {
     if let Some(stop) = STOP.get() {
-        stop();
+        stop(reason);
         std::thread::sleep(STOP_TIMEOUT);
     }
     leave(0)

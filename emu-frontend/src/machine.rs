@@ -1,7 +1,7 @@
 //! The machine behind a configuration: board, processor, monitor, and what its end means for the exit status.
 
 use crate::char::Characters;
-use crate::cli::config::{Config, SERIAL_PORTS};
+use crate::cli::config::{Config, MonitorMode, SERIAL_PORTS};
 use crate::cli::display::{DisplayKind, WindowOptions};
 use crate::cli::drive::{DriveSpec, FLOPPY_DRIVES, IDE_DRIVES, MediaKind};
 use crate::cli::error::StartError;
@@ -10,10 +10,10 @@ use crate::dev::stats;
 use crate::display::curses;
 #[cfg(feature = "window")]
 use crate::display::window;
-use crate::monitor;
 use crate::remote::Remote;
 use crate::run::BootImages;
 use crate::{audio, daemon, exit, image, report};
+use crate::{monitor, qmp};
 use emu_core::clock::ClockMode;
 use emu_core::device::Region;
 use emu_devices::board::machine::{MachineOptions, Outcome};
@@ -106,14 +106,22 @@ fn serve(
     let remote = Arc::new(Remote::new(&pc, config.guest_name.clone().unwrap_or_default()));
     let mut machine = pc.machine;
     let control = machine.control();
-    for id in &config.monitors {
-        if let Some(console) = characters.console(id) {
-            let shared = config.chardevs.get(id).is_some_and(|c| c.spec.mux);
-            monitor::start(console, remote.clone(), shared)?;
+    let events = remote.events.clone();
+    machine.observe(move |event| events.machine(event));
+    for monitor in &config.monitors {
+        let Some(console) = characters.console(&monitor.chardev) else { continue };
+        match monitor.mode {
+            MonitorMode::Readline => {
+                let shared = config.chardevs.get(&monitor.chardev).is_some_and(|c| c.spec.mux);
+                monitor::start(console, remote.clone(), shared)?;
+            }
+            MonitorMode::Control { pretty } => qmp::start(console, remote.clone(), pretty)?,
         }
     }
     characters.start()?;
-    exit::set_stop(move || {
+    let events = remote.events.clone();
+    exit::set_stop(move |reason| {
+        events.host_shutdown(reason);
         // A machine that has ended already needs no stop.
         control.post(|machine| machine.quit());
     });

@@ -11,6 +11,7 @@ mod image;
 mod log;
 mod machine;
 mod monitor;
+mod qmp;
 mod remote;
 mod report;
 mod run;

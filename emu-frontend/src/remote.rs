@@ -1,12 +1,13 @@
 //! The handle by which monitors and displays steer and read a PC.
 
 use crate::display::typist::Typist;
+use crate::qmp::Events;
 use emu_core::bus::Bus;
 use emu_core::clock::Instant;
 use emu_core::device::ResetKind;
 use emu_core::exec::Vcpu;
 use emu_core::irq::IrqLine;
-use emu_devices::board::machine::{Control, Machine};
+use emu_devices::board::machine::{Control, Machine, RunState};
 use emu_devices::board::pc::{Controllers, Pc, PcError};
 use emu_devices::input::InputQueue;
 use emu_devices::pci::PciBus;
@@ -22,6 +23,8 @@ pub struct Remote {
     bus: Arc<Bus>,
     front_panel: FrontPanel,
     nmi: Mutex<IrqLine>,
+    /// Who is told of what happens.
+    pub events: Arc<Events>,
     /// The guest's name, empty without one.
     pub name: String,
     /// Where keyboard and mouse events go.
@@ -48,6 +51,7 @@ impl Remote {
             bus: pc.machine.bus().clone(),
             front_panel: pc.front_panel.clone(),
             nmi: Mutex::new(pc.nmi.clone()),
+            events: Arc::default(),
             name,
             input: pc.input.clone(),
             typist: Typist::new(pc.input.clone()),
@@ -73,8 +77,21 @@ impl Remote {
     }
 
     /// Lets the guest go on.
-    pub fn cont(&self) {
-        self.call(|machine| machine.resume());
+    ///
+    /// # Errors
+    /// It has powered off: in QEMU's words.
+    pub fn cont(&self) -> Result<(), String> {
+        let state = self.call(|machine| {
+            let state = machine.run_state();
+            if state != RunState::Shutdown {
+                machine.resume();
+            }
+            state
+        });
+        match state {
+            Some(RunState::Shutdown) => Err("Resetting the Virtual Machine is required".into()),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the guest is stopped; `None` if the machine is gone.
@@ -82,14 +99,22 @@ impl Remote {
         self.call(|machine| machine.is_paused())
     }
 
+    /// Whether the guest runs and, if not, why; `None` if the machine is gone.
+    pub fn run_state(&self) -> Option<RunState> {
+        self.call(|machine| machine.run_state())
+    }
+
     /// Resets the guest; what went wrong.
     pub fn reset(&self) -> Option<String> {
-        self.call(|machine| machine.reset(ResetKind::Warm).map_err(|e| e.to_string()))?.err()
+        let problem = self.call(|machine| machine.reset(ResetKind::Warm).map_err(|e| e.to_string()))?.err();
+        self.events.host_reset();
+        problem
     }
 
     /// Presses the power button.
     pub fn power_button(&self) {
         self.front_panel.press_power_button();
+        self.events.power_button();
         // The machine looks at its interrupts when it wakes.
         self.control.post(|_| ());
     }

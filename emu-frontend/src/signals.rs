@@ -26,7 +26,7 @@ pub fn start() -> Result<(), StartError> {
                 SIGCONT => terminal::resume(),
                 _ => {
                     report::complain(&format!("terminating on signal {signal}"));
-                    exit::request();
+                    exit::request("host-signal");
                 }
             }
         }

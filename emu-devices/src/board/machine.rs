@@ -98,6 +98,49 @@ pub enum Outcome {
     Quit,
 }
 
+/// Whether the guest runs and, if not, why; QEMU's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// It runs.
+    Running,
+    /// It was stopped.
+    Paused,
+    /// It has not begun to run since the machine was switched on or reset.
+    Prelaunch,
+    /// It has powered off, and the machine is to stay.
+    Shutdown,
+}
+
+impl RunState {
+    /// QEMU's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RunState::Running => "running",
+            RunState::Paused => "paused",
+            RunState::Prelaunch => "prelaunch",
+            RunState::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What happens to a machine, for those who watch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineEvent {
+    /// The guest does not run any more.
+    Stop,
+    /// The guest runs again.
+    Resume,
+    /// The guest has reset the machine.
+    Reset,
+    /// The guest has powered off.
+    PowerOff,
+    /// The guest asked for a reset, which ends the run.
+    LastReset,
+}
+
+/// Who is told of [`MachineEvent`]s, on the machine's thread.
+type Observer = Box<dyn FnMut(MachineEvent) + Send>;
+
 /// What outsiders have the machine's thread do between two instructions.
 type Command<P, E> = Box<dyn FnOnce(&mut Machine<P, E>) + Send>;
 
@@ -142,7 +185,8 @@ pub struct Machine<P, E> {
     options: MachineOptions,
     commands: Receiver<Command<P, E>>,
     sender: Sender<Command<P, E>>,
-    paused: bool,
+    state: RunState,
+    observer: Option<Observer>,
     outcome: Option<Outcome>,
 }
 
@@ -150,7 +194,19 @@ impl<P: Processor, E> Machine<P, E> {
     /// A machine that is switched off.
     pub fn new(bus: Arc<Bus>, processor: P, boot: Box<dyn Boot<E>>, options: MachineOptions) -> Machine<P, E> {
         let (sender, commands) = channel();
-        Machine { bus, processor, boot, options, commands, sender, paused: options.paused, outcome: None }
+        let state = if options.paused { RunState::Prelaunch } else { RunState::Running };
+        Machine { bus, processor, boot, options, commands, sender, state, observer: None, outcome: None }
+    }
+
+    /// Has `observer` told of what happens from now on, on the machine's thread.
+    pub fn observe(&mut self, observer: impl FnMut(MachineEvent) + Send + 'static) {
+        self.observer = Some(Box::new(observer));
+    }
+
+    fn tell(&mut self, event: MachineEvent) {
+        if let Some(observer) = &mut self.observer {
+            observer(event);
+        }
     }
 
     /// A handle for other threads.
@@ -170,19 +226,34 @@ impl<P: Processor, E> Machine<P, E> {
 
     /// Whether the guest is stopped.
     pub fn is_paused(&self) -> bool {
-        self.paused
+        self.state != RunState::Running
     }
 
-    /// Stops the guest and its time.
+    /// Whether the guest runs and, if not, why.
+    pub fn run_state(&self) -> RunState {
+        self.state
+    }
+
+    /// Stops the guest and its time, unless it is stopped already.
     pub fn pause(&mut self) {
-        self.paused = true;
-        self.bus.clock(|clock| clock.pause());
+        self.stop_in(RunState::Paused);
+    }
+
+    fn stop_in(&mut self, state: RunState) {
+        if !self.is_paused() {
+            self.state = state;
+            self.bus.clock(|clock| clock.pause());
+            self.tell(MachineEvent::Stop);
+        }
     }
 
     /// Lets the guest go on.
     pub fn resume(&mut self) {
-        self.paused = false;
-        self.bus.clock(|clock| clock.resume());
+        if self.is_paused() {
+            self.state = RunState::Running;
+            self.bus.clock(|clock| clock.resume());
+            self.tell(MachineEvent::Resume);
+        }
     }
 
     /// Ends the run.
@@ -204,6 +275,9 @@ impl<P: Processor, E> Machine<P, E> {
         if let Some(state) = self.boot.boot(&self.bus)? {
             self.processor.start(&state);
         }
+        if self.is_paused() {
+            self.state = RunState::Prelaunch;
+        }
         Ok(())
     }
 
@@ -213,8 +287,8 @@ impl<P: Processor, E> Machine<P, E> {
     /// What is to be booted cannot be.
     pub fn run(&mut self) -> Result<Outcome, E> {
         self.reset(ResetKind::Cold)?;
-        if !self.paused {
-            self.resume();
+        if !self.is_paused() {
+            self.bus.clock(|clock| clock.resume());
         }
         loop {
             while let Ok(command) = self.commands.try_recv() {
@@ -227,7 +301,7 @@ impl<P: Processor, E> Machine<P, E> {
                 self.bus.clock(|clock| clock.pause());
                 return Ok(outcome);
             }
-            if self.paused {
+            if self.is_paused() {
                 self.bus.sleep(FOREVER);
             } else {
                 self.turn()?;
@@ -245,8 +319,8 @@ impl<P: Processor, E> Machine<P, E> {
         match pause {
             Pause::Budget | Pause::Requested => {}
             Pause::Halted => self.idle(),
-            Pause::TripleFault if self.options.no_reboot => self.outcome = Some(Outcome::TripleFault),
-            Pause::TripleFault => self.reset(ResetKind::Warm)?,
+            Pause::TripleFault if self.options.no_reboot => self.end(MachineEvent::LastReset, Outcome::TripleFault),
+            Pause::TripleFault => self.guest_reset()?,
         }
         Ok(())
     }
@@ -284,13 +358,28 @@ impl<P: Processor, E> Machine<P, E> {
         }
     }
 
+    /// The guest ends the run.
+    fn end(&mut self, event: MachineEvent, outcome: Outcome) {
+        self.tell(event);
+        self.outcome = Some(outcome);
+    }
+
+    fn guest_reset(&mut self) -> Result<(), E> {
+        self.reset(ResetKind::Warm)?;
+        self.tell(MachineEvent::Reset);
+        Ok(())
+    }
+
     fn act_on(&mut self, request: Request) -> Result<(), E> {
         match request {
-            Request::PowerOff if self.options.no_shutdown => self.pause(),
-            Request::PowerOff => self.outcome = Some(Outcome::PowerOff),
+            Request::PowerOff if self.options.no_shutdown => {
+                self.tell(MachineEvent::PowerOff);
+                self.stop_in(RunState::Shutdown);
+            }
+            Request::PowerOff => self.end(MachineEvent::PowerOff, Outcome::PowerOff),
             Request::Exit(status) => self.outcome = Some(Outcome::Exit(status)),
-            Request::Reset if self.options.no_reboot => self.outcome = Some(Outcome::Reset),
-            Request::Reset => self.reset(ResetKind::Warm)?,
+            Request::Reset if self.options.no_reboot => self.end(MachineEvent::LastReset, Outcome::Reset),
+            Request::Reset => self.guest_reset()?,
             // The bus carries out all others itself.
             _ => {}
         }

@@ -99,7 +99,7 @@ impl Characters {
             let mut router = port.router;
             thread(&format!("{id} reader"), move || {
                 receiver(&mut |arrival| match router.deliver(arrival) {
-                    Some(Escape::Quit) => exit::request(),
+                    Some(Escape::Quit) => exit::request("host-qmp-quit"),
                     None => {}
                 });
                 router.end();
@@ -248,9 +248,24 @@ impl Console {
         self.inbox.wait()
     }
 
+    /// A way to write on this console from threads that must not wait.
+    pub fn announcer(&self) -> Announcer {
+        Announcer(self.outbox.clone())
+    }
+
     /// Writes text; line ends are CR LF already.
     pub fn write(&self, text: &str) {
         self.outbox.write(text.as_bytes());
+    }
+}
+
+/// Writes on a console without waiting for its reader.
+pub struct Announcer(Arc<Outbox>);
+
+impl Announcer {
+    /// Writes `text`, or drops it if the reader is far behind.
+    pub fn announce(&self, text: &str) {
+        self.0.offer_whole(text.as_bytes());
     }
 }
 

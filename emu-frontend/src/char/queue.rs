@@ -167,6 +167,15 @@ impl Outbox {
         count
     }
 
+    /// Takes all bytes or, if they do not fit, none.
+    pub fn offer_whole(&self, bytes: &[u8]) {
+        let mut state = lock(&self.state);
+        if !state.closed && bytes.len() <= CAPACITY - state.queue.len() {
+            state.queue.extend(bytes);
+            self.changed.notify_all();
+        }
+    }
+
     /// Takes all bytes, waiting for room. Not for device code.
     pub fn write(&self, mut bytes: &[u8]) {
         while !bytes.is_empty() {

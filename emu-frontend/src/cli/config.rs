@@ -77,8 +77,8 @@ pub struct Config {
     pub chardevs: BTreeMap<String, NamedChar>,
     /// The character device of each UART; `None`: no UART there.
     pub serial: [Option<String>; SERIAL_PORTS],
-    /// The character devices that carry a monitor.
-    pub monitors: Vec<String>,
+    /// The monitors.
+    pub monitors: Vec<Monitor>,
     /// Audio back ends.
     pub audio: Vec<AudioDev>,
     /// Which of them the speaker plays on.
@@ -115,6 +115,33 @@ pub struct Config {
     pub stats: bool,
     /// One line each, for stderr.
     pub warnings: Vec<String>,
+}
+
+/// A monitor and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Monitor {
+    /// The id of its character device.
+    pub chardev: String,
+    /// How it speaks.
+    pub mode: MonitorMode,
+}
+
+/// Whom a monitor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MonitorMode {
+    /// People.
+    Readline,
+    /// Programs: QMP. `pretty`: answers extend over several lines.
+    Control {
+        /// Whether they do.
+        pretty: bool,
+    },
+}
+
+impl Monitor {
+    fn human(chardev: impl Into<String>) -> Monitor {
+        Monitor { chardev: chardev.into(), mode: MonitorMode::Readline }
+    }
 }
 
 /// What a command line comes to.
@@ -283,7 +310,7 @@ fn escape(text: Option<&str>) -> Result<Option<u8>, StartError> {
 struct Characters {
     chardevs: BTreeMap<String, NamedChar>,
     serial: [Option<String>; SERIAL_PORTS],
-    monitors: Vec<String>,
+    monitors: Vec<Monitor>,
     users: BTreeMap<String, usize>,
 }
 
@@ -299,19 +326,31 @@ impl Characters {
         for text in &o.monitor {
             if let Some(id) = c.target("monitor", text, &format!("compat_monitor{own_monitors}"))? {
                 own_monitors += 1;
-                c.monitors.push(id);
+                c.monitors.push(Monitor::human(id));
+            }
+        }
+        let control = |texts: &[String], pretty| texts.iter().map(|t| (t.clone(), pretty)).collect::<Vec<_>>();
+        for (text, pretty) in control(&o.qmp, false).into_iter().chain(control(&o.qmp_pretty, true)) {
+            let option = if pretty { "qmp-pretty" } else { "qmp" };
+            if let Some(id) = c.target(option, &text, &format!("compat_monitor{own_monitors}"))? {
+                own_monitors += 1;
+                c.monitors.push(Monitor { chardev: id, mode: MonitorMode::Control { pretty } });
             }
         }
         for text in &o.mon {
             let mut v = KeyValues::parse("mon", text, "chardev");
             let id = v.take("chardev")?.ok_or_else(|| v.error("needs chardev=ID"))?;
-            if let Some(mode) = v.take("mode")?.filter(|m| m != "readline") {
-                return Err(v.error(format!("mode '{mode}' is not implemented; implemented: readline")));
-            }
+            let pretty = v.take_bool("pretty")?;
+            let mode = match (v.take("mode")?.as_deref(), pretty) {
+                (None | Some("readline"), None | Some(false)) => MonitorMode::Readline,
+                (None | Some("readline"), Some(true)) => return Err(v.error("'pretty' only goes with mode=control")),
+                (Some("control"), pretty) => MonitorMode::Control { pretty: pretty.unwrap_or(false) },
+                (Some(other), _) => return Err(v.error(format!("no mode '{other}'; expected readline or control"))),
+            };
             v.take("id")?;
             v.finish()?;
             c.use_id("mon", text, &id)?;
-            c.monitors.push(id);
+            c.monitors.push(Monitor { chardev: id, mode });
         }
         for text in &o.debugcon {
             if o.debugcon.len() > 1 {
@@ -362,7 +401,7 @@ impl Characters {
             (true, true) => {
                 self.add("nographic", "", "serial0".into(), CharSpec::shared_stdio())?;
                 self.serial[0] = Some("serial0".into());
-                self.monitors.push("serial0".into());
+                self.monitors.push(Monitor::human("serial0"));
             }
             (true, false) => {
                 self.add("nographic", "", "serial0".into(), plain)?;
@@ -370,7 +409,7 @@ impl Characters {
             }
             (false, true) => {
                 self.add("nographic", "", "compat_monitor0".into(), plain)?;
-                self.monitors.push("compat_monitor0".into());
+                self.monitors.push(Monitor::human("compat_monitor0"));
             }
             (false, false) => {}
         }
@@ -399,8 +438,8 @@ impl Characters {
             }
             CharTarget::WithMonitor(spec) => {
                 self.add(option, text, label.into(), spec)?;
-                if option != "monitor" {
-                    self.monitors.push(label.into());
+                if !matches!(option, "monitor" | "qmp" | "qmp-pretty") {
+                    self.monitors.push(Monitor::human(label));
                 }
                 Ok(Some(label.into()))
             }

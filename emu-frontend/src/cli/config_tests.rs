@@ -26,7 +26,7 @@ fn nographic_shares_the_terminal_between_serial_and_monitor() {
     let c = config(&["-nographic"]);
     assert_eq!(c.chardevs["serial0"].spec, CharSpec::shared_stdio());
     assert_eq!(c.serial[0].as_deref(), Some("serial0"));
-    assert_eq!(c.monitors, ["serial0"]);
+    assert_eq!(c.monitors, [Monitor::human("serial0")]);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn four_serial_ports_keep_their_places_and_a_fifth_is_refused() {
 #[test]
 fn chardev_ids_are_resolved_and_sharing_needs_mux() {
     let c = config(&["-chardev", "stdio,id=c,mux=on", "-serial", "chardev:c", "-mon", "chardev=c"]);
-    assert_eq!((c.serial[0].as_deref(), c.monitors.as_slice()), (Some("c"), &["c".to_string()][..]));
+    assert_eq!((c.serial[0].as_deref(), c.monitors.as_slice()), (Some("c"), &[Monitor::human("c")][..]));
     let line = error(&["-chardev", "null,id=con", "-serial", "chardev:com"]);
     assert_eq!(line, "-serial chardev:com: no -chardev has the id 'com'; nearest is 'con'");
     let line = error(&["-chardev", "null,id=c", "-serial", "chardev:c", "-serial", "chardev:c"]);
@@ -139,4 +139,12 @@ fn silent_machine_is_warned_about() {
     assert_eq!(config(&["-vga", "none"]).warnings.len(), 1);
     assert!(config(&["-nographic"]).warnings.is_empty());
     assert_eq!(config(&["-nographic", "-global", "a.b=c"]).warnings.len(), 1);
+}
+
+#[test]
+fn qmp_and_mon_lead_to_monitors_for_programs() {
+    let c =
+        config(&["-qmp", "tcp:localhost:1,server,nowait", "-chardev", "null,id=c", "-mon", "c,mode=control,pretty=on"]);
+    let control = |chardev: &str, pretty| Monitor { chardev: chardev.into(), mode: MonitorMode::Control { pretty } };
+    assert_eq!(c.monitors, [control("compat_monitor0", false), control("c", true)]);
 }

@@ -127,8 +127,14 @@ pub struct Options {
     #[arg(long, value_name = "dev", help_heading = CHARACTER)]
     pub monitor: Vec<String>,
     /// set up a monitor on a character device
-    #[arg(long, value_name = "[chardev=]id[,mode=readline]", help_heading = CHARACTER)]
+    #[arg(long, value_name = "[chardev=]id[,mode=readline|control][,pretty=on|off]", help_heading = CHARACTER)]
     pub mon: Vec<String>,
+    /// a monitor for programs, QMP, on a character device, as -serial
+    #[arg(long, value_name = "dev", help_heading = CHARACTER)]
+    pub qmp: Vec<String>,
+    /// the same with answers over several lines
+    #[arg(long, value_name = "dev", help_heading = CHARACTER)]
+    pub qmp_pretty: Vec<String>,
     /// write what the guest writes to port 0xe9 to a character device, as -serial
     #[arg(long, value_name = "dev", help_heading = CHARACTER)]
     pub debugcon: Vec<String>,
@@ -201,8 +207,6 @@ const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("shim", "-kernel"),
     ("gdb", "-d"),
     ("s", "-d"),
-    ("qmp", "-monitor"),
-    ("qmp-pretty", "-monitor"),
     ("vnc", "-display none"),
     ("spice", "-display none"),
     ("curses", "-display curses"),

@@ -48,7 +48,7 @@ pub fn start(remote: Arc<Remote>, escape: Option<u8>) -> Result<(), StartError> 
         let mut screen = Screen { remote, escape, escaped: false, shown: Shown::default(), graphics: None };
         // A terminal that is gone ends the emulator, as a window that is closed does.
         let _ = screen.serve(&mut io::stdout());
-        exit::request();
+        exit::request("host-ui");
     };
     let thread = std::thread::Builder::new().name("curses".into()).spawn(body);
     thread.map(drop).map_err(|e| failed(&format!("cannot start the thread: {e}")))
@@ -124,7 +124,7 @@ impl Screen {
             match keys::control_code(&event) {
                 Some(code) if Some(code) == self.escape => {}
                 _ => match event.code {
-                    event::KeyCode::Char('x') => exit::request(),
+                    event::KeyCode::Char('x') => exit::request("host-ui"),
                     event::KeyCode::Char('d') => {
                         return typist.stroke(vec![Key::ControlLeft, Key::AltLeft, Key::Delete], HOLD);
                     }

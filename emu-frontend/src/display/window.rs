@@ -73,7 +73,7 @@ impl Host {
         if let Err(e) = self.0.run_app(&mut screen) {
             report::complain(&format!("the window is gone: {e}"));
         }
-        exit::request()
+        exit::request("host-ui")
     }
 }
 
@@ -188,12 +188,16 @@ impl Screen {
             }
             Hotkey::Pause => {
                 match self.remote.is_paused() {
-                    Some(true) => self.remote.cont(),
+                    Some(true) => {
+                        if let Err(problem) = self.remote.cont() {
+                            report::complain(&problem);
+                        }
+                    }
                     _ => self.remote.stop(),
                 }
                 self.show_title();
             }
-            Hotkey::Quit => exit::request(),
+            Hotkey::Quit => exit::request("host-ui"),
         }
     }
 
@@ -295,7 +299,7 @@ impl Screen {
         });
         if let Err(e) = drawn {
             report::complain(&format!("cannot draw: {e}"));
-            exit::request();
+            exit::request("host-ui");
         }
     }
 
@@ -343,7 +347,7 @@ impl ApplicationHandler for Screen {
 
     fn window_event(&mut self, _: &ActiveEventLoop, _: WindowId, event: WindowEvent) {
         match event {
-            WindowEvent::CloseRequested if self.options.close => exit::request(),
+            WindowEvent::CloseRequested if self.options.close => exit::request("host-ui"),
             WindowEvent::RedrawRequested => self.draw(),
             WindowEvent::Resized(size) => {
                 let own = (size.width as usize, size.height as usize) == (self.frame.width, self.frame.height);

@@ -48,8 +48,7 @@ pub const COMMANDS: &[Command] = &[
         media::change,
     ),
     command(&["cont", "c"], &[], "", "resume emulation", |m, _| {
-        m.cont();
-        String::new()
+        m.cont().map_or_else(|problem| super::error(&problem), |()| String::new())
     }),
     command(
         &["eject"],
@@ -118,7 +117,7 @@ pub const COMMANDS: &[Command] = &[
         "print expression value (use $reg for CPU register access)",
         memory::print,
     ),
-    command(&["quit", "q"], &[], "", "quit the emulator", |_, _| exit::request()),
+    command(&["quit", "q"], &[], "", "quit the emulator", |_, _| exit::request("host-qmp-quit")),
     command(
         &["screendump"],
         &[

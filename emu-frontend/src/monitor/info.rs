@@ -4,6 +4,7 @@ use super::arguments::Arguments;
 use crate::remote::Remote;
 use emu_core::device::Space;
 use emu_core::mmu::walk::entry;
+use emu_devices::board::machine::RunState;
 use emu_devices::intc::ioapic::IoApicState;
 use emu_devices::intc::pic::{ChipState, ReadSelect};
 use emu_devices::pci::config::reg;
@@ -21,8 +22,11 @@ pub fn version(_: &Remote, _: &Arguments) -> String {
 }
 
 pub fn status(machine: &Remote, _: &Arguments) -> String {
-    let word = if machine.is_paused() == Some(true) { "paused" } else { "running" };
-    format!("VM status: {word}\n")
+    match machine.run_state() {
+        None | Some(RunState::Running) => "VM status: running\n".into(),
+        Some(RunState::Paused) => "VM status: paused\n".into(),
+        Some(state) => format!("VM status: paused ({})\n", state.name()),
+    }
 }
 
 pub fn registers(machine: &Remote, _: &Arguments) -> String {

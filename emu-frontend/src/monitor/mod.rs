@@ -100,7 +100,7 @@ fn error(problem: &str) -> String {
 }
 
 /// The host's words for `error`, without its number.
-fn reason(error: &std::io::Error) -> String {
+pub fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_string()
 }

@@ -102,13 +102,15 @@ fn temporary(name: &str) -> PathBuf {
 #[test]
 fn stop_and_cont_change_the_status() {
     let mut bench = Bench::new();
-    assert_eq!(bench.run(" info  status "), "VM status: paused\n");
+    assert_eq!(bench.run(" info  status "), "VM status: paused (prelaunch)\n");
     bench.write(0, &[0]);
     assert_eq!(bench.run("c"), "");
     assert_eq!(bench.run("info status"), "VM status: running\n");
     assert_eq!(bench.run("stop"), "");
     assert_eq!(bench.run("info status"), "VM status: paused\n");
     assert_eq!(bench.run("info name"), "guest\n");
+    assert_eq!(bench.run("system_reset"), "");
+    assert_eq!(bench.run("info status"), "VM status: paused (prelaunch)\n");
 }
 
 #[test]
