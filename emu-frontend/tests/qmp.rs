@@ -144,7 +144,7 @@ fn power_off_is_told_before_the_end_and_stops_a_machine_that_is_to_stay() {
     let refused = client.ask("{\"execute\": \"cont\"}");
     assert!(refused.contains("Resetting the Virtual Machine is required"), "{refused}");
     // The next client has to negotiate again.
-    drop(client);
+    client.socket.shutdown(std::net::Shutdown::Both).unwrap();
     let mut client = Client::connect(&path);
     client.answers.expect("\r\n");
     assert!(client.ask("{\"execute\": \"quit\"}").contains("Expecting capabilities negotiation"));
