@@ -118,6 +118,8 @@ pub mod ebda {
     pub const INPUT: i32 = 0x100;
     /// \[POST, INT 15h, INT 19h\] 256 bytes.
     pub const SYSTEM: i32 = 0x200;
+    /// \[ROM monitor\] 256 bytes.
+    pub const MONITOR: i32 = 0x300;
     /// \[INT 13h\] 1 KiB: drives, the request in progress, El Torito (`services/disk/tables.rs`).
     pub const DISK: i32 = 0x400;
 }
@@ -135,4 +137,20 @@ pub mod system {
     pub const BEV_COUNT: i32 = SYSTEM + 0x40;
     pub const BEV: i32 = SYSTEM + 0x44;
     pub const BEVS: i32 = 8;
+}
+
+/// What the ROM monitor keeps in [`ebda::MONITOR`].
+pub mod monitor {
+    use super::ebda::MONITOR;
+    /// The line typed, zero-terminated, and its room.
+    pub const LINE: i32 = MONITOR;
+    pub const LINE_SIZE: i32 = 76;
+    /// A memory map's entry; the processor's names (49 bytes).
+    pub const BUFFER: i32 = MONITOR + 0x50;
+    /// Where `dump` goes on (dword).
+    pub const NEXT: i32 = MONITOR + 0x90;
+    /// Attribute of what is written (byte).
+    pub const COLOUR: i32 = MONITOR + 0x94;
+    /// Whether the banner has listed a drive (byte).
+    pub const INDENT: i32 = MONITOR + 0x95;
 }

@@ -6,20 +6,21 @@
 //! | `layout.rs` | | BDA, EBDA, addresses in low memory |
 //! | `post/` | E000, Flat | reset, chipset, memory map, PCI, ACPI, SMBIOS, option ROMs, and the order of it all |
 //! | `boot.rs` | E000 | INT 18h, 19h, the boot order |
+//! | `monitor/` | E000 | the ROM monitor |
 //! | `services/int11.rs`, `int12.rs`, `int15.rs`, `apm.rs`, `int1a.rs`, `pci_bios.rs`, `pnp.rs` | F000, Flat | system, memory, APM, pointing device, clock, PCI BIOS |
 //! | `services/disk/` | F000 | INT 13h: hard disks, CD-ROM drives, El Torito, floppy drives; `disk.setup` at POST |
 //! | `services/keyboard.rs`, `mouse.rs`, `int14.rs`, `timer.rs` | F000 | INT 09h, 16h; 15h AH=C2h, 74h; 14h, 17h; 08h, 1Ch, 70h |
 //! | `vga/` | C000 | the VGA BIOS |
 //!
 //! POST calls `timer.setup`, `keyboard.setup`, `ports.setup` and `disk.setup` far, with interrupts off, DS = ES = SS = 0, registers free. With
-//! nothing to boot, INT 18h calls `monitor.run` if there is such a routine. Deliberately absent so far: a boot menu, the
-//! ROM monitor.
+//! nothing to boot, INT 18h calls `monitor.run`. Deliberately absent so far: a boot menu.
 
 #[macro_use]
 mod asm;
 mod boot;
 mod debug;
 mod layout;
+mod monitor;
 mod post;
 mod services;
 mod vga;
@@ -50,6 +51,7 @@ pub fn bios() -> Image {
         rom.section(Section::E000, |rom| {
             post::emit(rom);
             boot::emit(rom);
+            monitor::emit(rom);
         });
         rom.section(Section::Flat, |rom| {
             post::emit_flat(rom);
