@@ -13,6 +13,9 @@ use crate::ops::Exec;
 use crate::ops::fast::jump;
 use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, FlowControl, Instruction, Mnemonic};
 
+/// Instructions that are decoded again in a block that was overwritten; if more have changed, the whole block is.
+const REFRESHED: usize = 3;
+
 /// Instructions in a block at most.
 const MOST: usize = 64;
 
@@ -91,11 +94,16 @@ pub fn refresh(cx: Decoding, block: &mut Block, bytes: &[u8]) -> bool {
         block.ops[0].handler.set(handlers::enter);
         return true;
     }
+    let changed = |insn: &Insn| block.bytes[insn.range()] != now[insn.range()];
+    // Another program in the same page is not worth a comparison of instructions.
+    if block.insns.iter().filter(|insn| changed(insn)).take(REFRESHED + 1).count() > REFRESHED {
+        return false;
+    }
     let count = block.insns.len();
     for n in 0..count {
         let before = &block.insns[n];
-        let start = usize::from(before.block_offset);
-        let range = start..start + usize::from(before.len);
+        let range = before.range();
+        let start = range.start;
         if block.bytes[range.clone()] == now[range.clone()] {
             continue;
         }

@@ -276,6 +276,12 @@ impl Insn {
         }
     }
 
+    /// Where its bytes are in its block.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        let start = usize::from(self.block_offset);
+        start..start + usize::from(self.len)
+    }
+
     /// The bytes of the memory operand.
     pub fn mem_size(&self) -> u8 {
         self.ops.iter().find(|o| o.kind == Kind::Mem).map_or(0, |o| o.size)
