@@ -12,6 +12,8 @@ const OPTIONS: &[&str] = &[
     "-Wall",
     "-Wextra",
     "-ffreestanding",
+    // The compiler's SSE headers would ask for the C library's stdlib.h, which is not there for every architecture.
+    "-D_MM_MALLOC_H_INCLUDED",
     "-nostdlib",
     "-static",
     "-fno-pie",
