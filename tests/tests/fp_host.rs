@@ -292,6 +292,14 @@ fn sse_instruction(rng: &mut Rng) -> Vec<u8> {
 
 /// Results that differ within the architecture: the transcendentals' last bit, and codes left undefined.
 fn comparable(code: &[u8], mut ours: Case, host: &Case) -> Case {
+    if emu_tests::host::vendor() != emu_tests::host::Vendor::Intel {
+        let mnemonic = Decoder::new(64, code, DecoderOptions::NONE).decode().mnemonic();
+        for (a, b) in ours.xmm.iter_mut().zip(&host.xmm) {
+            if emu_tests::host::equally_right(mnemonic, a.0, b.0) {
+                *a = *b;
+            }
+        }
+    }
     let transcendental = matches!(code, [0xD9, 0xF0..=0xF3 | 0xF9 | 0xFB | 0xFE | 0xFF]);
     if transcendental {
         for (a, b) in ours.st.iter_mut().zip(&host.st) {
@@ -309,9 +317,6 @@ fn comparable(code: &[u8], mut ours: Case, host: &Case) -> Case {
 
 #[test]
 fn fp_instructions_random_states_match_host() {
-    if !emu_tests::host::is_reference() {
-        return;
-    }
     let environment = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = environment("FP_HOST_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("FP_HOST_SEED={seed}");
@@ -406,9 +411,6 @@ save_host! {
 
 #[test]
 fn state_images_random_contents_match_host() {
-    if !emu_tests::host::is_reference() {
-        return;
-    }
     if !std::is_x86_feature_detected!("xsavec") {
         return;
     }
@@ -453,7 +455,10 @@ fn state_images_random_contents_match_host() {
             }
             assert_eq!(cpu.run(3), emu_core::exec::RunExit::Budget, "{name}");
             cpu.memory.read(DATA, &mut ours.0);
-            for at in 0..576 {
+            // AMD's store the last instruction and operand only with an exception pending, and a mask of their own
+            // (APM Vol. 5 FXSAVE).
+            let intel = emu_tests::host::vendor() == emu_tests::host::Vendor::Intel;
+            for at in (0..576).filter(|at| intel || !matches!(at, 6..24 | 28..32)) {
                 assert_eq!(ours.0[at], expected.0[at], "{name}: byte {at} of the image, XSTATE_BV {}", source.0[512]);
             }
         }

@@ -387,6 +387,15 @@ x87_host! {
     fldln2 "fstp st(0); fldln2";
 }
 
+/// Whether the host may answer otherwise than Intel's processors: AMD's FSCALE, FPREM and the like also report an
+/// underflow that is unmasked, and wrap the exponent, where they hand a denormal operand through (SDM Vol. 1 4.9.1.5
+/// asks for it only where the result is computed).
+fn unmasked_underflow_of_denormals(control: u16, a: F80, b: F80) -> bool {
+    let denormal = |x: F80| x.sign_exp & 0x7FFF == 0 && x.significand != 0;
+    let unmasked = u32::from(control) & flags::UE == 0;
+    emu_tests::host::vendor() != emu_tests::host::Vendor::Intel && unmasked && (denormal(a) || denormal(b))
+}
+
 /// Compares one operation that gives one value.
 fn x87_check(rng: &mut Rng, name: &str, host: HostFunction, ours: impl Fn(&mut X87Env, F80, F80) -> F80) {
     for _ in 0..cases() {
@@ -394,6 +403,9 @@ fn x87_check(rng: &mut Rng, name: &str, host: HostFunction, ours: impl Fn(&mut X
         let b = related(rng, a);
         let masks = exception_masks(rng);
         let control = control_word(rng, masks);
+        if unmasked_underflow_of_denormals(control, a, b) {
+            continue;
+        }
         let expected = host(control, a, b);
         let mut env = X87Env::new(control);
         let result = ours(&mut env, a, b);
@@ -411,9 +423,6 @@ fn x87_check(rng: &mut Rng, name: &str, host: HostFunction, ours: impl Fn(&mut X
 
 #[test]
 fn x87_arithmetic_random_operands_match_host() {
-    if !emu_tests::host::is_reference() {
-        return;
-    }
     let rng = &mut generator();
     x87_check(rng, "fadd", fadd, x87::add);
     x87_check(rng, "fsub", fsub, x87::sub);
@@ -426,9 +435,6 @@ fn x87_arithmetic_random_operands_match_host() {
 
 #[test]
 fn x87_remainder_random_operands_match_host() {
-    if !emu_tests::host::is_reference() {
-        return;
-    }
     let rng = &mut generator();
     type Ours = fn(&mut X87Env, F80, F80) -> x87::Remainder;
     let pairs: [(&str, HostFunction, Ours); 2] =
@@ -439,6 +445,9 @@ fn x87_remainder_random_operands_match_host() {
             let b = related(rng, a);
             let masks = exception_masks(rng);
             let control = control_word(rng, masks);
+            if unmasked_underflow_of_denormals(control, a, b) {
+                continue;
+            }
             let expected = host(control, a, b);
             let mut env = X87Env::new(control);
             let result = ours(&mut env, a, b);
@@ -703,11 +712,14 @@ fn transcendental_check(
             _ => false,
         };
         // At the ends of the exponent range the last bit decides about underflow and overflow.
-        let ignored = match expected.st0.sign_exp & 0x7FFF {
-            0 | 1 => flags::UE,
-            0x7FFE.. => flags::OE,
-            _ => 0,
-        };
+        let ignored = [expected.st0, expected.st1].iter().fold(0, |ignored, value| {
+            ignored
+                | match value.sign_exp & 0x7FFF {
+                    0 | 1 => flags::UE,
+                    0x7FFE.. => flags::OE,
+                    _ => 0,
+                }
+        });
         let raised = u32::from(expected.status) & flags::ALL & !ignored;
         identical += u32::from(result == expected_value);
         assert!(
@@ -721,9 +733,6 @@ fn transcendental_check(
 
 #[test]
 fn x87_transcendentals_random_operands_match_host_within_one_unit() {
-    if !emu_tests::host::is_reference() {
-        return;
-    }
     let rng = &mut generator();
     fn spread(rng: &mut Rng, lowest: u16, highest: u16) -> F80 {
         F80::new((rng.u16(..2) << 15) | rng.u16(lowest..=highest), 1 << 63 | rng.u64(..))

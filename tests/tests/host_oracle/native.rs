@@ -266,6 +266,8 @@ const TRAP: usize = 20;
 const CR2: usize = 22;
 
 extern "C" fn on_signal(signal: i32, _: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: only AC changes, which the instruction may have left set and compiled code does not expect.
+    unsafe { std::arch::asm!("pushfq", "and qword ptr [rsp], {0}", "popfq", const !0x4_0000) };
     // SAFETY: the kernel passes a valid context. The area is mapped before handlers are installed, and while an
     // instruction runs nothing else uses it.
     unsafe {
