@@ -1,6 +1,7 @@
 //! Helpers that the integration tests share.
 
 pub mod boot_case;
+pub mod eltorito;
 pub mod guest;
 pub mod host;
 pub mod initramfs;
