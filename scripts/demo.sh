@@ -19,7 +19,11 @@ command -v cargo >/dev/null || {
     echo "demo.sh: cargo is missing: install Rust first, for example from https://rustup.rs" >&2
     exit 1
 }
-(cd "$root" && cargo build --release -p emu-frontend)
+# Sound cards (-audiodev cpal) need ALSA's headers, which is no reason to ask for them here.
+features=
+! pkg-config --exists alsa 2>/dev/null || features="--features cpal"
+# shellcheck disable=SC2086  # two words or none
+(cd "$root" && cargo build --release -p emu-frontend $features)
 "$root/scripts/guests.sh" "$arch"
 
 guest=${EMU_CACHE:-$root/cache}/$arch

@@ -18,19 +18,32 @@ install() {
     for pair in "$@"; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done
-    [ -n "$missing" ] || return 0
+    [ -z "$missing" ] || fetch "$missing"
+}
+
+# fetch PACKAGES - installs the packages of a list of words.
+fetch() {
     as_root=
     [ "$(id -u)" = 0 ] || as_root="sudo -n"
     # A partly failed update is no reason to stop: what we need may well be there.
     $as_root apt-get -q update || true
     # shellcheck disable=SC2086  # a list of words
-    DEBIAN_FRONTEND=noninteractive $as_root apt-get -q -y install --no-install-recommends $missing ||
-        echo "test.sh: could not install:$missing; going on without" >&2
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get -q -y install --no-install-recommends $1 ||
+        echo "test.sh: could not install: $1; going on without" >&2
 }
 
 step "tools"
 # The window needs an X server, and X's client libraries, which it loads when it starts.
 install cc:gcc objdump:binutils tar:tar xz:xz-utils xorriso:xorriso Xvfb:xvfb import:imagemagick 'xkbcomp:x11-xkb-utils libx11-6 libx11-xcb1 libxcursor1 libxi6 libxkbcommon-x11-0'
+# Features that need libraries of the system: sound cards need ALSA's headers.
+features=
+alsa() { pkg-config --exists alsa 2>/dev/null; }
+alsa || fetch "pkg-config libasound2-dev"
+if alsa; then
+    features="--features emu-frontend/cpal"
+else
+    echo "test.sh: ALSA's headers are missing; -audiodev cpal is not tested" >&2
+fi
 command -v cargo >/dev/null || {
     echo "test.sh: cargo is missing: install Rust first, for example from https://rustup.rs" >&2
     exit 1
@@ -41,10 +54,13 @@ cargo fmt --all --check
 
 step "lints"
 cargo clippy --workspace --all-targets -- -D warnings
+# shellcheck disable=SC2086  # two words or none
+[ -z "$features" ] || cargo clippy --workspace --all-targets $features -- -D warnings
 
 # The crates' own tests run with debug assertions and checks for overflow.
 step "unit tests"
-cargo test --workspace --exclude emu-tests --exclude emu-benches
+# shellcheck disable=SC2086
+cargo test --workspace --exclude emu-tests --exclude emu-benches $features
 
 step "guests"
 scripts/guests.sh

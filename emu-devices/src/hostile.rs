@@ -3,7 +3,8 @@
 //! Nothing may panic, hang or grow without bound. Each device runs alone on a test bench, then a whole PC on its bus.
 //! A failure names its seed.
 
-use crate::audio::MemoryBackend as Recording;
+use crate::audio::sb16::{self, Sb16, Sb16Config};
+use crate::audio::{MemoryBackend as Recording, Mixer};
 use crate::board::machine::MachineOptions;
 use crate::board::pc::{AudioConfig, Pc, PcBoot, PcConfig};
 use crate::board::post;
@@ -348,7 +349,31 @@ fn floppy() -> Disk {
 }
 
 fn sound() -> AudioConfig {
-    AudioConfig { backends: vec![Some(Box::new(Recording::default()))], speaker: Some(0) }
+    AudioConfig {
+        backends: vec![Some(Box::new(Recording::default()))],
+        speaker: Some(0),
+        sb16: Some((Sb16Config::default(), Some(0))),
+    }
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_sound_card() {
+    let dma = Dma::default();
+    let recording = Recording::default();
+    let build = || {
+        let mixer = Mixer::new(Box::new(recording.clone()));
+        let channels = std::array::from_fn(|channel| dma.channel(channel as u8));
+        Sb16::new(Sb16Config::default(), std::array::from_fn(|_| line()), channels, mixer.voice())
+    };
+    // Tags: 0 for the DSP, MPU_TAG for the MPU-401.
+    let dsp = [(Space::Port, ports(0x220, sb16::PORTS))];
+    torment(build, &dsp, |random, bench| {
+        // A DSP command with any parameters.
+        (0..4).for_each(|_| bench.out8(0x22c, random.u8(..)));
+        bench.advance(random.u64(0..2_000_000));
+    });
+    let mpu = [(Space::Port, ports(sb16::MPU_BASE, 2))];
+    torment_at(build, sb16::MPU_TAG, &mpu, |random, bench| bench.out8(sb16::MPU_BASE, random.u8(..)));
 }
 
 #[test]
@@ -399,10 +424,12 @@ fn hostile_guest_cannot_break_a_whole_pc() {
         pc.machine.reset(ResetKind::Cold).expect("a reset");
         let bus = pc.machine.bus().clone();
         post::initialise(&bus, [true; 4]);
-        let mut regions: Vec<_> =
-            [0x00, 0x20, 0x40, 0x60, 0x70, 0x80, 0xa0, 0xc0, 0xe0, 0x2e8, 0x3f0, 0x3f8, 0x4d0, 0x600, 0xcf8]
-                .map(|base| (Space::Port, ports(base, 16)))
-                .to_vec();
+        let mut regions: Vec<_> = [
+            0x00, 0x20, 0x40, 0x60, 0x70, 0x80, 0xa0, 0xc0, 0xe0, 0x220, 0x2e8, 0x330, 0x3f0, 0x3f8, 0x4d0, 0x600,
+            0xcf8,
+        ]
+        .map(|base| (Space::Port, ports(base, 16)))
+        .to_vec();
         regions.push((Space::Port, ports(0, 0xfffb)));
         regions
             .extend([0xfec0_0000, 0xfed0_0000, 0xfee0_0000].map(|base| (Space::Memory, Region { base, len: 0x1000 })));

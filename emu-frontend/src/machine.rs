@@ -213,7 +213,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
 /// The audio back ends, open, and who plays on them.
 fn audio(config: &Config) -> Result<AudioConfig, StartError> {
     let backends = config.audio.iter().map(audio::open).collect::<Result<Vec<_>, _>>()?;
-    Ok(AudioConfig { backends, speaker: config.speaker })
+    Ok(AudioConfig { backends, speaker: config.speaker, sb16: config.sb16 })
 }
 
 /// The IDE drives with their images open.

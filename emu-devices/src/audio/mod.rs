@@ -8,6 +8,7 @@
 //! A machine without a back end has no mixer: its voices are unconnected, and playing costs nothing.
 
 pub mod mixer;
+pub mod sb16;
 
 pub use mixer::{Mixer, Voice};
 

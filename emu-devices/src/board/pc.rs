@@ -20,6 +20,7 @@ use super::post::{self, HOST_BRIDGE, IDE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_P
 use super::rom::Rom;
 use super::smbios::{SmbiosMachine, SmbiosTables};
 use super::text_mode;
+use crate::audio::sb16::{self, IRQS, Sb16, Sb16Config};
 use crate::audio::{AudioBackend, Mixer, Voice};
 use crate::char::CharBackend;
 use crate::char::debug_exit::DebugExit;
@@ -102,6 +103,8 @@ pub struct AudioConfig {
     pub backends: Vec<Option<Box<dyn AudioBackend>>>,
     /// The back end of the speaker, by its number.
     pub speaker: Option<usize>,
+    /// A Sound Blaster 16 and its back end.
+    pub sb16: Option<(Sb16Config, Option<usize>)>,
 }
 
 /// What a PC is built from.
@@ -251,7 +254,15 @@ impl Pc {
         let ferr = coprocessor.ferr();
         bus.attach(Box::new(coprocessor));
         bus.attach(Box::new(fw_cfg(bus.memory(), &acpi, &model, &config.firmware)));
+        let channels = std::array::from_fn(|channel| dma.channel(channel as u8));
         bus.attach(Box::new(dma));
+        if let Some((card, number)) = config.audio.sb16 {
+            // IRQ 2 of an ISA slot arrives at IRQ 9.
+            let lines = IRQS.map(|irq| isa(if irq == 2 { 9 } else { irq.into() }));
+            let id = bus.attach(Box::new(Sb16::new(card, lines, channels, voice(number))));
+            bus.map(id, Space::Port, ports(card.base, sb16::PORTS), 0);
+            bus.map(id, Space::Port, ports(sb16::MPU_BASE, 2), sb16::MPU_TAG);
+        }
         for mixer in mixers.into_iter().flatten() {
             bus.attach(Box::new(mixer));
         }

@@ -11,6 +11,9 @@ pub enum AudioKind {
     None,
     /// A WAV file.
     Wav(PathBuf),
+    /// The host's sound card.
+    #[cfg(feature = "cpal")]
+    Cpal,
 }
 
 /// One `-audiodev`.
@@ -30,6 +33,11 @@ impl AudioDev {
     }
 }
 
+/// Why there is no cpal, and how to have it.
+#[cfg(not(feature = "cpal"))]
+const WITHOUT_CPAL: &str = "this emu is built without sound cards; 'cargo build --release -p emu-frontend --features cpal' \
+    makes one with them (on Linux it needs ALSA's headers: libasound2-dev)";
+
 /// Checks all `-audiodev` values.
 ///
 /// # Errors
@@ -45,11 +53,18 @@ pub fn parse(values: &[String]) -> Result<Vec<AudioDev>, StartError> {
                 Some(path) if !path.is_empty() => AudioKind::Wav(path.into()),
                 _ => return Err(v.error("needs path=FILE")),
             },
+            #[cfg(feature = "cpal")]
+            Some("cpal") => AudioKind::Cpal,
+            #[cfg(not(feature = "cpal"))]
+            Some("cpal") => return Err(v.error(WITHOUT_CPAL)),
             Some(other) => {
-                let near = nearest(other, ["none", "wav"]).unwrap_or("none");
+                let near = match other {
+                    "alsa" | "coreaudio" | "dsound" | "jack" | "oss" | "pa" | "pipewire" | "sdl" | "sndio" => "cpal",
+                    _ => nearest(other, ["none", "wav", "cpal"]).unwrap_or("none"),
+                };
                 return Err(v.error(format!("'{other}' is not an audio back end here; nearest is {near}")));
             }
-            None => return Err(v.error("needs a back end: none or wav")),
+            None => return Err(v.error("needs a back end: none, wav or cpal")),
         };
         v.finish()?;
         if devices.iter().any(|device| device.id == id) {
@@ -75,8 +90,9 @@ pub fn find(devices: &[AudioDev], option: &str, text: &str, id: &str) -> Result<
 }
 
 /// What `-audiodev help` prints.
-pub fn help() -> &'static str {
-    "Available audio drivers:\nnone\nwav\n"
+pub fn help() -> String {
+    let cpal = if cfg!(feature = "cpal") { "cpal\n" } else { "" };
+    format!("Available audio drivers:\nnone\n{cpal}wav\n")
 }
 
 #[cfg(test)]
@@ -101,6 +117,21 @@ mod tests {
         for text in ["none", "wav,id=a", "wave,id=a", "id=a", "none,id=a,path=x", ""] {
             assert!(audio(&[text]).unwrap_err().starts_with(&format!("-audiodev {text}: ")), "{text}");
         }
+        assert!(audio(&["alsa,id=a"]).unwrap_err().ends_with("'alsa' is not an audio back end here; nearest is cpal"));
         assert_eq!(audio(&["none,id=a", "none,id=a"]).unwrap_err(), "-audiodev none,id=a: duplicate audiodev id 'a'");
+    }
+
+    #[test]
+    fn sound_cards_are_there_or_the_message_says_how_to_have_them() {
+        match audio(&["cpal,id=a"]) {
+            #[cfg(feature = "cpal")]
+            Ok(devices) => assert_eq!(devices[0].kind, AudioKind::Cpal),
+            #[cfg(not(feature = "cpal"))]
+            Err(line) => {
+                assert!(line.starts_with("-audiodev cpal,id=a: ") && line.contains("--features cpal"), "{line}")
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(help().contains("cpal"), cfg!(feature = "cpal"));
     }
 }

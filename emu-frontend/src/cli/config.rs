@@ -15,6 +15,7 @@ use super::time::{self, Icount, Rtc};
 use super::value::{KeyValues, parse_number};
 use crate::log::LogItems;
 use emu_core::cpu::model::CpuModel;
+use emu_devices::audio::sb16::Sb16Config;
 use emu_devices::board::firmware::FirmwareConfig;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -83,6 +84,8 @@ pub struct Config {
     pub audio: Vec<AudioDev>,
     /// Which of them the speaker plays on.
     pub speaker: Option<usize>,
+    /// The sound card and which of them it plays on.
+    pub sb16: Option<(Sb16Config, Option<usize>)>,
     /// What shows the screen.
     pub display: DisplayKind,
     /// Test devices.
@@ -177,6 +180,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         Some((text, id)) => Some(audio::find(&audio, "machine", text, id)?),
         None => None,
     };
+    let sb16 = devices.sound_card(&audio)?;
     let (guest_name, process_name) = names(options.name.as_deref())?;
     Ok(Outcome::Run(Box::new(Config {
         guest_name,
@@ -189,6 +193,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         monitors: characters.monitors,
         audio,
         speaker,
+        sb16,
         vga: has_vga(options, &devices)?,
         display,
         devices,
@@ -227,7 +232,7 @@ fn asked_help(program: &str, options: &Options) -> Result<Option<String>, StartE
     } else if asks(&options.chardev) {
         chardev::help()
     } else if asks(&options.audiodev) {
-        audio::help().into()
+        audio::help()
     } else if one(&options.display) {
         display::help()
     } else if one(&options.vga) {

@@ -1,7 +1,9 @@
-//! `-device` and `-global`: the test devices of OS courses and CI, and the graphics card.
+//! `-device` and `-global`: the test devices of OS courses and CI, the graphics card, and the sound card.
 
+use super::audio::{self, AudioDev};
 use super::error::{StartError, nearest};
 use super::value::KeyValues;
+use emu_devices::audio::sb16::{IRQS, Sb16Config};
 
 /// A port to which a guest's write ends the emulator with status `(value << 1) | 1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +41,12 @@ pub struct Devices {
     pub testdev: bool,
     /// VGA, by `-device`.
     pub vga: bool,
+    /// sb16, and the `-audiodev` that it plays on.
+    pub sb16: Option<(Sb16Config, Option<String>)>,
     /// Bytes of video memory, should there be a VGA.
     pub vga_memory: u32,
+    /// For messages: the `-device` value of the sb16.
+    sb16_text: String,
     /// For messages: the `-device` values that name a character device.
     users: Vec<(String, String)>,
 }
@@ -49,6 +55,19 @@ impl Devices {
     /// The `-device` values that use a character device, with its id.
     pub fn chardev_users(&self) -> Vec<(String, String)> {
         self.users.clone()
+    }
+
+    /// The sound card and the number of its back end among `audio`.
+    ///
+    /// # Errors
+    /// It names a back end that is not there.
+    pub fn sound_card(&self, audio: &[AudioDev]) -> Result<Option<(Sb16Config, Option<usize>)>, StartError> {
+        let Some((card, id)) = &self.sb16 else { return Ok(None) };
+        let backend = match id {
+            Some(id) => Some(audio::find(audio, "device", &self.sb16_text, id)?),
+            None => None,
+        };
+        Ok(Some((*card, backend)))
     }
 }
 
@@ -77,6 +96,18 @@ const DRIVERS: &[Driver] = &[
         name: "VGA",
         about: "the graphics card of -vga std",
         properties: &[("vgamem_mb", "<uint32>  -  (default: 16)")],
+    },
+    Driver {
+        name: "sb16",
+        about: "Creative Sound Blaster 16",
+        properties: &[
+            ("audiodev", "<str>     - ID of an audiodev to use as a backend"),
+            ("iobase", "<uint32>  - 0x220, 0x240, 0x260 or 0x280 (default: 0x220)"),
+            ("irq", "<uint32>  - 2, 5, 7 or 10 (default: 5)"),
+            ("dma", "<uint32>  - 0, 1 or 3 (default: 1)"),
+            ("dma16", "<uint32>  - 5, 6 or 7 (default: 5)"),
+            ("version", "<uint32>  - 0x405, that of the DSP (default: 0x405)"),
+        ],
     },
     Driver { name: "pc-testdev", about: "registers for kvm-unit-tests", properties: &[] },
 ];
@@ -148,6 +179,31 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
                 if let Some(place) = v.take("addr")?.filter(|place| !["2", "2.0", "0x2", "02.0"].contains(&&**place)) {
                     return Err(v.error(format!("'addr={place}' is not implemented; the VGA is at 02.0")));
                 }
+            }
+            "sb16" if devices.sb16.is_some() => return Err(v.error("there can be only one sb16")),
+            "sb16" => {
+                let mut jumper = |property: &str, choices: &[u16], default: u16| -> Result<u16, StartError> {
+                    let value = number(&mut v, property, 0xffff, default.into())? as u16;
+                    if choices.contains(&value) {
+                        return Ok(value);
+                    }
+                    let base = property == "iobase";
+                    let show = |n: u16| if base { format!("{n:#x}") } else { n.to_string() };
+                    let choices: Vec<String> = choices.iter().map(|n| show(*n)).collect();
+                    Err(v.error(format!("'{property}={}': the card has {}", show(value), choices.join(", "))))
+                };
+                let card = Sb16Config {
+                    base: jumper("iobase", &[0x220, 0x240, 0x260, 0x280], 0x220)?,
+                    irq: jumper("irq", &IRQS.map(u16::from), 5)? as u8,
+                    dma: jumper("dma", &[0, 1, 3], 1)? as u8,
+                    dma16: jumper("dma16", &[5, 6, 7], 5)? as u8,
+                };
+                let version = number(&mut v, "version", 0xffff, 0x405)?;
+                if version != 0x405 {
+                    return Err(v.error(format!("'version={version:#x}': the card has DSP 4.05, which is 0x405")));
+                }
+                devices.sb16 = Some((card, v.take("audiodev")?));
+                devices.sb16_text.clone_from(text);
             }
             "pc-testdev" if devices.testdev => return Err(v.error("there can be only one pc-testdev")),
             "pc-testdev" => devices.testdev = true,
@@ -239,6 +295,25 @@ mod tests {
             assert!(devices(&[wrong], &[]).is_err(), "{wrong}");
         }
         assert!(devices(&["VGA", "VGA"], &[]).is_err());
+    }
+
+    #[test]
+    fn sound_card_has_the_jumpers_of_the_real_one() {
+        let (card, audiodev) = devices(&["sb16"], &[]).unwrap().sb16.unwrap();
+        assert_eq!((card, audiodev), (Sb16Config::default(), None));
+        let given =
+            devices(&["sb16,audiodev=a,iobase=0x240,irq=7,dma=3,dma16=6,version=0x405"], &["sb16.irq=10"]).unwrap();
+        let card = Sb16Config { base: 0x240, irq: 7, dma: 3, dma16: 6 };
+        assert_eq!(given.sb16, Some((card, Some("a".into()))));
+        assert!(given.sound_card(&[]).unwrap_err().line().ends_with("no -audiodev has the id 'a'"));
+        for wrong in
+            ["sb16,irq=3", "sb16,iobase=0x230", "sb16,dma=2", "sb16,dma16=4", "sb16,version=0x200", "sb16,foo=1"]
+        {
+            assert!(devices(&[wrong], &[]).is_err(), "{wrong}");
+        }
+        assert!(devices(&["sb16", "sb16"], &[]).is_err());
+        let error = devices(&["sb16,irq=3"], &[]).unwrap_err();
+        assert_eq!(error, "-device sb16,irq=3: 'irq=3': the card has 2, 5, 7, 10");
     }
 
     #[test]

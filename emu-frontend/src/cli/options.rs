@@ -101,8 +101,8 @@ pub struct Options {
     /// select the video card: std or none ('-vga help' for a list)
     #[arg(long, value_name = "type", help_heading = DISPLAY)]
     pub vga: Option<String>,
-    /// where sound goes ('-audiodev help' for a list): '-machine pcspk-audiodev=id' lets the PC speaker be heard there
-    #[arg(long, value_name = "none,id=id | wav,id=id,path=file", help_heading = AUDIO)]
+    /// where sound goes ('-audiodev help' for a list): '-machine pcspk-audiodev=id' and '-device sb16,audiodev=id' play there
+    #[arg(long, value_name = "none,id=id | wav,id=id,path=file | cpal,id=id", help_heading = AUDIO)]
     pub audiodev: Vec<String>,
     /// no network card; nothing but none so far
     #[arg(long, value_name = "none", help_heading = NETWORK)]
