@@ -23,8 +23,7 @@ pub fn open(device: &AudioDev) -> Result<Option<Box<dyn AudioBackend>>, StartErr
         }
         #[cfg(feature = "cpal")]
         AudioKind::Cpal => {
-            let card =
-                sound_card::SoundCard::open().map_err(|e| device.error(format!("no sound card to play on: {e}")))?;
+            let card = sound_card::SoundCard::open().map_err(|problem| device.error(problem))?;
             Ok(Some(Box::new(card)))
         }
     }
