@@ -33,8 +33,9 @@ fetch() {
 }
 
 step "tools"
-# The window needs an X server, and X's client libraries, which it loads when it starts.
-install cc:gcc objdump:binutils tar:tar xz:xz-utils xorriso:xorriso Xvfb:xvfb import:imagemagick 'xkbcomp:x11-xkb-utils libx11-6 libx11-xcb1 libxcursor1 libxi6 libxkbcommon-x11-0'
+# The window needs an X server, a window manager, and X's client libraries, which it loads when it starts; the terminal
+# display a terminal of its own.
+install cc:gcc objdump:binutils tar:tar xz:xz-utils xorriso:xorriso Xvfb:xvfb openbox:openbox setsid:util-linux 'xkbcomp:x11-xkb-utils libx11-6 libx11-xcb1 libxcursor1 libxi6 libxkbcommon-x11-0'
 # Features that need libraries of the system: sound cards need ALSA's headers.
 features=
 alsa() { pkg-config --exists alsa 2>/dev/null; }

@@ -53,6 +53,17 @@ impl Bell {
     }
 }
 
+/// A range of ports or addresses that a device answers, for monitors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRange {
+    /// Where.
+    pub space: Space,
+    /// From where, and how many.
+    pub region: Region,
+    /// [`crate::device::Device::ID`].
+    pub device: &'static str,
+}
+
 struct Mapping {
     region: Region,
     device: usize,
@@ -144,6 +155,19 @@ impl Bus {
     /// Maps a further region to an attached device.
     pub fn map(&self, device: DeviceId, space: Space, region: Region, tag: u32) {
         lock(&self.devices).map(device.0 as usize, space, region, tag);
+    }
+
+    /// What devices answer now, by space and address.
+    pub fn ranges(&self) -> Vec<DeviceRange> {
+        let devices = lock(&self.devices);
+        let mut all = Vec::new();
+        for (space, mappings) in [(Space::Port, &devices.ports), (Space::Memory, &devices.memory)] {
+            let of = |m: &Mapping| DeviceRange { space, region: m.region, device: devices.slots[m.device].device.id() };
+            let mut ranges: Vec<DeviceRange> = mappings.iter().map(of).collect();
+            ranges.sort_by_key(|range| range.region.base);
+            all.extend(ranges);
+        }
+        all
     }
 
     /// The handle by which a device's back end announces input.

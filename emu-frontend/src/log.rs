@@ -102,6 +102,18 @@ pub fn set(items: LogItems) {
     tracing::callsite::rebuild_interest_cache();
 }
 
+/// Writes what is logged from now on to a new file at `path`.
+///
+/// # Errors
+/// The file cannot be created.
+pub fn set_file(path: &Path) -> std::io::Result<()> {
+    let file = Sink::File(BufWriter::new(File::create(path)?));
+    let sink = LOG.get_or_init(|| Box::leak(Box::new(Mutex::new(Sink::Stderr))));
+    flush();
+    *lock(sink) = file;
+    Ok(())
+}
+
 /// Writes out what is buffered; to be called before the process ends.
 pub fn flush() {
     if let Some(sink) = LOG.get()

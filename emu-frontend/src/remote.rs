@@ -12,6 +12,7 @@ use emu_devices::board::pc::{Controllers, Pc, PcError};
 use emu_devices::input::InputQueue;
 use emu_devices::pci::PciBus;
 use emu_devices::pci::piix4::FrontPanel;
+use emu_devices::rtc::CmosPatch;
 use emu_devices::storage::block::Media;
 use emu_devices::video::{Display, Frame};
 use std::sync::atomic::AtomicU32;
@@ -41,6 +42,8 @@ pub struct Remote {
     pub pci: PciBus,
     /// The interrupt controllers.
     pub controllers: Controllers,
+    /// By which CMOS RAM is set.
+    pub cmos: CmosPatch,
 }
 
 impl Remote {
@@ -60,6 +63,7 @@ impl Remote {
             media: pc.media.clone(),
             pci: pc.pci.clone(),
             controllers: pc.controllers.clone(),
+            cmos: pc.cmos.clone(),
         }
     }
 

@@ -107,6 +107,9 @@ fn help_is_on_stdout_and_lists_options_in_qemus_shape() {
         assert!(text.lines().any(|l| l.starts_with("-kernel file")), "{text}");
         assert!(text.lines().any(|l| l.starts_with("-M or -machine")), "{text}");
         assert!(!text.lines().any(|l| l.starts_with("-gdb")), "{text}");
+        for key in ["ctrl-alt-g ", "ctrl-alt-f ", "ctrl-alt-s ", "ctrl-alt-d ", "ctrl-alt-p ", "ctrl-alt-q "] {
+            assert!(text.lines().any(|l| l.starts_with(key)), "{key}: {text}");
+        }
     }
     for option in ["-machine", "-cpu", "-accel", "-device", "-netdev", "-chardev", "-d"] {
         let output = emu(&[option, "help"]);

@@ -70,13 +70,17 @@ impl Vcpu {
         let mut done = 0;
         while done < bytes.len() {
             let at = linear.wrapping_add(done as u64);
-            let at = if self.state.long_mode() { at } else { at & 0xffff_ffff };
-            let Some(physical) = walk::inspect(self, at) else { return false };
+            let Some(physical) = self.physical(at) else { return false };
             let len = (bytes.len() - done).min((PAGE - at % PAGE) as usize);
             self.peek_physical(physical, &mut bytes[done..done + len], unit);
             done += len;
         }
         true
+    }
+
+    /// Where the current page tables map a linear address; `None` if nowhere.
+    pub fn physical(&self, linear: u64) -> Option<PhysAddr> {
+        walk::inspect(self, if self.state.long_mode() { linear } else { linear & 0xffff_ffff })
     }
 
     /// Calls `visit` for each page that the current page tables map, in the order of addresses, until it returns

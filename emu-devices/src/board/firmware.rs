@@ -30,6 +30,11 @@ pub struct FirmwareConfig {
     pub smbios: SmbiosConfig,
 }
 
+/// A boot order as the bytes of CMOS RAM that have it: index and value.
+pub fn boot_order_bytes([a, b, c]: BootOrder) -> [(u8, u8); 2] {
+    [(CMOS_BOOT[0], b << 4 | a), (CMOS_BOOT[1], c << 4)]
+}
+
 impl Default for FirmwareConfig {
     /// Disk, diskette, CD-ROM; no menu.
     fn default() -> FirmwareConfig {
@@ -60,8 +65,7 @@ impl FirmwareConfig {
 
     /// Puts the lasting order into CMOS RAM, as is due at the first reset after one with another order.
     pub fn restore_order(&self, bus: &Bus) {
-        let [a, b, c] = self.order;
-        for (index, value) in CMOS_BOOT.into_iter().zip([b << 4 | a, c << 4]) {
+        for (index, value) in boot_order_bytes(self.order) {
             bus.port_write(CMOS_INDEX, 1, index.into(), 0);
             bus.port_write(CMOS_INDEX + 1, 1, value.into(), 0);
         }

@@ -40,7 +40,7 @@ use crate::pci::host_i440fx::HostBridge;
 use crate::pci::piix3::{Piix3, Piix3Core};
 use crate::pci::piix4::{FrontPanel, Piix4Pm};
 use crate::port92::Port92;
-use crate::rtc::{CmosLayout, Rtc, StartTime};
+use crate::rtc::{CmosLayout, CmosPatch, Rtc, StartTime};
 use crate::storage::block::{Disk, Media};
 use crate::storage::fdc::{Drive, Fdc};
 use crate::storage::ide::{Geometry, Ide, Kind};
@@ -161,6 +161,8 @@ pub struct Pc {
     pub media: Vec<Media>,
     /// The interrupt controllers, for monitors.
     pub controllers: Controllers,
+    /// By which the user sets CMOS RAM.
+    pub cmos: CmosPatch,
 }
 
 /// The interrupt controllers as monitors read them.
@@ -246,6 +248,7 @@ impl Pc {
             }),
             boot_order: config.firmware.first_order(),
         });
+        let cmos = rtc.patch();
         bus.attach(Box::new(rtc));
         let input = InputQueue::new();
         bus.attach(Box::new(I8042::new(isa(1), isa(12), input.clone())));
@@ -307,7 +310,7 @@ impl Pc {
         let boot = boot(config.boot, config.firmware, model, acpi, config.vga);
         let machine = Machine::new(bus, vcpu, boot, config.options);
         let controllers = interrupts.controllers;
-        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display, media, controllers })
+        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display, media, controllers, cmos })
     }
 }
 

@@ -190,6 +190,8 @@ pub struct I8042 {
     irq1: IrqLine,
     irq12: IrqLine,
     input: InputQueue,
+    /// What the queue has been told: codes of keys wait for the guest.
+    unread: bool,
 }
 
 impl I8042 {
@@ -209,6 +211,15 @@ impl I8042 {
             irq1,
             irq12,
             input,
+            unread: false,
+        }
+    }
+
+    /// Tells those who type whether the guest keeps up.
+    fn tell_unread(&mut self) {
+        let unread = self.full == Some(Origin::Keyboard) || self.keyboard.has_byte();
+        if std::mem::replace(&mut self.unread, unread) != unread {
+            self.input.set_unread(unread);
         }
     }
 
@@ -396,10 +407,12 @@ impl Device for I8042 {
 
     fn read(&mut self, cx: &mut DeviceContext, access: Access) -> u64 {
         self.fetch(cx.now);
-        u64::from(match Register::decode(access) {
+        let value = match Register::decode(access) {
             Register::Data => self.read_data(cx.now),
             Register::CommandStatus => self.status(),
-        })
+        };
+        self.tell_unread();
+        value.into()
     }
 
     fn write(&mut self, cx: &mut DeviceContext, access: Access, value: u64) {
@@ -409,6 +422,7 @@ impl Device for I8042 {
             Register::CommandStatus => self.command(cx, Command::decode(value as u8)),
         }
         self.fetch(cx.now);
+        self.tell_unread();
     }
 
     fn poll_at(&self) -> Option<Instant> {
@@ -422,6 +436,7 @@ impl Device for I8042 {
         self.keyboard.poll(cx.now);
         self.mouse.poll(cx.now);
         self.fetch(cx.now);
+        self.tell_unread();
     }
 
     fn reset(&mut self, cx: &mut DeviceContext, _kind: ResetKind) {
@@ -436,6 +451,7 @@ impl Device for I8042 {
         self.keyboard.reset();
         self.mouse.reset();
         self.input.set_leds(self.keyboard.leds());
+        self.tell_unread();
         self.drive_irqs();
         cx.request(Request::A20(true));
     }
@@ -474,6 +490,7 @@ impl Device for I8042 {
 
     fn restored(&mut self, _cx: &mut DeviceContext) {
         self.input.set_leds(self.keyboard.leds());
+        self.tell_unread();
         self.drive_irqs();
     }
 }

@@ -78,6 +78,8 @@ pub struct InputQueue {
 #[derive(Default)]
 struct Waiting {
     events: VecDeque<InputEvent>,
+    /// The keyboard or its controller holds codes that the guest has not read.
+    unread: bool,
     leds: Leds,
     notifier: Option<Notifier>,
 }
@@ -102,6 +104,16 @@ impl InputQueue {
             notifier.notify();
         }
         true
+    }
+
+    /// Whether the guest has read all that the keyboard had to send, so that nothing of what comes next gets lost.
+    pub fn is_read(&self) -> bool {
+        let waiting = self.lock();
+        waiting.events.is_empty() && !waiting.unread
+    }
+
+    fn set_unread(&self, unread: bool) {
+        self.lock().unread = unread;
     }
 
     /// The lights as the guest has set them.

@@ -19,6 +19,7 @@ mod cmos;
 
 pub use cmos::CmosLayout;
 
+use crate::shared::Shared;
 use calendar::{Alarm, Calendar, Encoding, weekday};
 use emu_core::clock::Instant;
 use emu_core::device::{Access, Device, DeviceContext, Region, ResetKind, ports};
@@ -403,10 +404,24 @@ impl RtcState {
     }
 }
 
+/// Bytes of RAM that the user sets while the machine runs. Clones are the same.
+#[derive(Clone, Default)]
+pub struct CmosPatch(Shared<Vec<(u8, u8)>>);
+
+impl CmosPatch {
+    /// Sets a byte of RAM; the guest finds it at its next access.
+    pub fn set_byte(&self, index: u8, value: u8) {
+        let mut bytes = self.0.lock();
+        bytes.retain(|(other, _)| *other != index);
+        bytes.push((index, value));
+    }
+}
+
 /// The clock.
 pub struct Rtc {
     state: RtcState,
     irq8: IrqLine,
+    patch: CmosPatch,
 }
 
 impl Rtc {
@@ -429,7 +444,18 @@ impl Rtc {
             repay_at: None,
             repaying: false,
         };
-        Rtc { state, irq8 }
+        Rtc { state, irq8, patch: CmosPatch::default() }
+    }
+
+    /// By which the user sets RAM.
+    pub fn patch(&self) -> CmosPatch {
+        self.patch.clone()
+    }
+
+    fn apply_patch(&mut self) {
+        for (index, value) in std::mem::take(&mut *self.patch.0.lock()) {
+            self.state.ram[usize::from(index) % BANK] = value;
+        }
     }
 
     /// A byte of RAM as firmware would find it.
@@ -475,6 +501,7 @@ impl Device for Rtc {
     const WIDEST_ACCESS: u8 = 1;
 
     fn read(&mut self, cx: &mut DeviceContext, access: Access) -> u64 {
+        self.apply_patch();
         let s = &mut self.state;
         s.advance(cx.now);
         let value = match Port::decode(access) {
@@ -488,6 +515,7 @@ impl Device for Rtc {
     }
 
     fn write(&mut self, cx: &mut DeviceContext, access: Access, value: u64) {
+        self.apply_patch();
         let s = &mut self.state;
         s.advance(cx.now);
         let value = value as u8;

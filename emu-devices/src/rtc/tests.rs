@@ -292,3 +292,18 @@ fn rtc_restored_state_goes_on() {
     assert_eq!(other.get(0x0c), r.get(0x0c));
     assert_eq!(other.bench.device.poll_at(), r.bench.device.poll_at());
 }
+
+#[test]
+fn rtc_ram_that_the_user_sets_is_there_at_the_next_access_and_can_be_overwritten() {
+    let world = World::new(1 << 20);
+    let rtc = Rtc::new(world.irq_recorder().line(8), StartTime { seconds: START, nanos: 0 });
+    let patch = rtc.patch();
+    let mut bench = Bench::in_world(rtc, &world);
+    bench.out8(0x70, 0x3d);
+    patch.set_byte(0x3d, 0x21);
+    patch.set_byte(0x3d, 0x31);
+    assert_eq!(bench.in8(0x71), 0x31);
+    patch.set_byte(0x3d, 0x11);
+    bench.out8(0x71, 0x42);
+    assert_eq!(bench.in8(0x71), 0x42);
+}

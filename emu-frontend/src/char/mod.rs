@@ -43,6 +43,8 @@ enum Arrival<'a> {
     Bytes(&'a [u8]),
     /// A break condition.
     Break,
+    /// The client sends no more, but may wait for the answers to what it has sent.
+    Left,
 }
 
 /// A receiving half; runs on the reader thread and hands over what arrives.

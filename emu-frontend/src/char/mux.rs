@@ -6,6 +6,12 @@
 use super::Arrival;
 use super::queue::{Inbox, Input, Outbox};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a client that sends no more may take to receive the last answers.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between looks whether it has.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// What an escape key asks of the emulator as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +46,7 @@ impl Router {
         match arrival {
             Arrival::Bytes(bytes) => return self.deliver_bytes(bytes),
             Arrival::Break => self.send(&mut vec![Input::Break]),
+            Arrival::Left => self.settle(),
             Arrival::Opened => {
                 // Half an escape key of the client before is none of this one's.
                 self.escaped = false;
@@ -67,6 +74,16 @@ impl Router {
         }
         self.send(&mut plain);
         None
+    }
+
+    /// Waits until what has arrived is answered, and the answers are written, though not for ever.
+    fn settle(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while (self.fronts.iter().any(|front| front.is_busy()) || !self.outbox.is_drained())
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// No more input will come.

@@ -37,6 +37,10 @@ struct InState {
     queue: VecDeque<Input>,
     notifier: Option<Notifier>,
     ended: bool,
+    /// The front end is a monitor, which waits for input.
+    waits: bool,
+    /// It has taken something to work on, and has not come back for more.
+    works: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,6 +112,7 @@ impl Inbox {
     pub fn wait(&self) -> Option<Input> {
         let mut state = lock(&self.state);
         loop {
+            (state.waits, state.works) = (true, !state.queue.is_empty());
             if let Some(input) = state.queue.pop_front() {
                 self.changed.notify_all();
                 return Some(input);
@@ -117,6 +122,12 @@ impl Inbox {
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Whether a monitor is still at work on what has arrived. A guest that leaves its input unread is not.
+    pub fn is_busy(&self) -> bool {
+        let state = lock(&self.state);
+        state.waits && (state.works || !state.queue.is_empty())
     }
 
     /// Whom to tell about arrivals.
@@ -210,6 +221,12 @@ impl Outbox {
             drop(state);
             refused.iter().for_each(Notifier::notify);
         }
+    }
+
+    /// Whether everything is written.
+    pub fn is_drained(&self) -> bool {
+        let state = lock(&self.state);
+        state.queue.is_empty() && !state.writing
     }
 
     /// Takes no more, and waits until everything is written as long as there is progress within each `patience`.

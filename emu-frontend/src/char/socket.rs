@@ -7,7 +7,7 @@ use super::{Arrival, telnet};
 use crate::cli::chardev::SocketRole;
 use crate::report;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,8 @@ pub trait Connection: Send + Sync {
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes all bytes.
     fn send(&self, bytes: &[u8]) -> io::Result<()>;
+    /// Ends the connection; whoever is sending fails.
+    fn close(&self);
 }
 
 impl Connection for TcpStream {
@@ -27,6 +29,10 @@ impl Connection for TcpStream {
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         (&*self).write_all(bytes)
     }
+    fn close(&self) {
+        // It may be closed already.
+        let _ = self.shutdown(Shutdown::Both);
+    }
 }
 
 impl Connection for UnixStream {
@@ -35,6 +41,10 @@ impl Connection for UnixStream {
     }
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         (&*self).write_all(bytes)
+    }
+    fn close(&self) {
+        // It may be closed already.
+        let _ = self.shutdown(Shutdown::Both);
     }
 }
 
@@ -143,9 +153,16 @@ impl Socket {
                         Ok(n @ 1..) if self.telnet => decoder.decode(&buffer[..n], deliver),
                         Ok(n @ 1..) => deliver(Arrival::Bytes(&buffer[..n])),
                         Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                        Ok(0) | Err(_) => break,
+                        Ok(0) => {
+                            // The client may have closed its own half only.
+                            deliver(Arrival::Left);
+                            break;
+                        }
+                        Err(_) => break,
                     }
                 }
+                // Otherwise a client that neither reads nor goes would keep the sending half for itself.
+                peer.close();
             }
             let Some(accept) = &self.accept else { return };
             *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -63,6 +63,23 @@ pub fn parse(options: &Options, screen: bool) -> Result<(DisplayKind, bool), Sta
     Ok((kind, false))
 }
 
+/// The window's hotkeys, for its title.
+pub const HOTKEYS: &str = "Ctrl-Alt-: G mouse, F full screen, S screenshot, D Ctrl-Alt-Del, P pause, Q quit";
+
+/// The end of `-help`: the keys that a display keeps for itself.
+pub const KEYS_HELP: &str = "
+During emulation, the following keys are useful in the window:
+ctrl-alt-g      take or release the mouse; a click takes it too
+ctrl-alt-f      toggle full screen
+ctrl-alt-s      save a screenshot in the current folder
+ctrl-alt-d      send Ctrl-Alt-Del
+ctrl-alt-p      pause or continue
+ctrl-alt-q      quit
+
+When using -nographic, press 'ctrl-a h' to get some help.
+When using -display curses, 'ctrl-a d' sends Ctrl-Alt-Del and 'ctrl-a x' quits.
+";
+
 /// Whether the host can show windows.
 pub fn host_has_screen() -> bool {
     cfg!(any(windows, target_os = "macos")) || std::env::var_os("DISPLAY").is_some_and(|name| !name.is_empty())

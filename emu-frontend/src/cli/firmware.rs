@@ -40,22 +40,26 @@ fn parse_order(v: &KeyValues, letters: &str) -> Result<BootOrder, StartError> {
         return Err(v.error(format!("'{letters}': expected one to three boot devices")));
     }
     for (i, letter) in letters.char_indices() {
-        order[i] = match letter {
-            'a' | 'b' => 1,
-            'c' => 2,
-            'd' => 3,
-            'n' => 4,
-            _ => {
-                return Err(v.error(format!(
-                    "invalid boot device '{letter}'; accepted: a (floppy), c (disk), d (CD-ROM), n (network)"
-                )));
-            }
-        };
+        order[i] = boot_device(letter).ok_or_else(|| {
+            let accepted = "a (floppy), c (disk), d (CD-ROM), n (network)";
+            v.error(format!("invalid boot device '{letter}'; accepted: {accepted}"))
+        })?;
         if letters[..i].contains(letter) {
             return Err(v.error(format!("boot device '{letter}' was given twice")));
         }
     }
     Ok(order)
+}
+
+/// The number that a boot device's letter has in a [`BootOrder`].
+pub fn boot_device(letter: char) -> Option<u8> {
+    match letter {
+        'a' | 'b' => Some(1),
+        'c' => Some(2),
+        'd' => Some(3),
+        'n' => Some(4),
+        _ => None,
+    }
 }
 
 /// Checks all `-fw_cfg` values: strings go into `config`; what is in files is returned.

@@ -349,7 +349,7 @@ pub fn help_text(program: &str) -> String {
             let _ = writeln!(text, "{left}\n{:16}{help}", "");
         }
     }
-    text
+    text + super::display::KEYS_HELP
 }
 
 /// The words of the options that take a file name, for tests.

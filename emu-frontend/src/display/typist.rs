@@ -1,13 +1,20 @@
 //! Typing for the user: key names as `sendkey` takes them, and keys that are held for some time.
 
 use emu_devices::input::{InputEvent, InputQueue, Key};
-use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 /// The time for which `sendkey` holds keys unless told otherwise.
 pub const DEFAULT_HOLD: Duration = Duration::from_millis(100);
 /// Keys of one combination at most, as in QEMU.
 const MOST_KEYS: usize = 16;
+
+/// Combinations that wait to be typed at most; further ones are lost, as on a keyboard whose buffer is full.
+const WAITING: usize = 4096;
+/// How long a guest may leave keys unread before the next ones are typed all the same.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between looks whether it has read them.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Names that QEMU knows besides [`Key::name`].
 const ALIASES: &[(&str, Key)] = &[
@@ -51,11 +58,12 @@ pub fn press(input: &InputQueue, key: Key, pressed: bool) {
     let _ = input.send(InputEvent::Key { key, pressed });
 }
 
-/// Presses keys, holds them, and releases them in the opposite order, one combination after the other. The thread that
-/// does it starts with the first one.
+/// Presses keys, holds them, and releases them in the opposite order, one combination after the other. A guest that is
+/// slow to read them is waited for: a keyboard holds 16 codes, which is little on a busy host. The thread that does it
+/// starts with the first one.
 pub struct Typist {
     input: InputQueue,
-    strokes: std::sync::Mutex<Option<Sender<Stroke>>>,
+    strokes: std::sync::Mutex<Option<SyncSender<Stroke>>>,
 }
 
 struct Stroke {
@@ -74,14 +82,15 @@ impl Typist {
         let mut strokes = self.strokes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let sender = strokes.get_or_insert_with(|| start(self.input.clone()));
         // Without a thread there is nobody to type.
-        let _ = sender.send(Stroke { keys, hold });
+        let _ = sender.try_send(Stroke { keys, hold });
     }
 }
 
-fn start(input: InputQueue) -> Sender<Stroke> {
-    let (sender, receiver) = channel::<Stroke>();
+fn start(input: InputQueue) -> SyncSender<Stroke> {
+    let (sender, receiver) = sync_channel::<Stroke>(WAITING);
     let body = move || {
         for stroke in receiver {
+            wait_for_guest(&input);
             stroke.keys.iter().for_each(|key| press(&input, *key, true));
             std::thread::sleep(stroke.hold);
             stroke.keys.iter().rev().for_each(|key| press(&input, *key, false));
@@ -90,6 +99,13 @@ fn start(input: InputQueue) -> Sender<Stroke> {
     // A host without threads cannot type; the guest goes on.
     let _ = std::thread::Builder::new().name("typist".into()).spawn(body);
     sender
+}
+
+fn wait_for_guest(input: &InputQueue) {
+    let deadline = Instant::now() + PATIENCE;
+    while !input.is_read() && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
+    }
 }
 
 #[cfg(test)]

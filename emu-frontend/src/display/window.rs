@@ -8,7 +8,7 @@ mod keys;
 use super::picture::{self, PictureFormat};
 use super::scale;
 use super::typist::{DEFAULT_HOLD, press};
-use crate::cli::display::{self, WindowOptions};
+use crate::cli::display::{self, HOTKEYS, WindowOptions};
 use crate::cli::error::StartError;
 use crate::remote::Remote;
 use crate::{exit, report};
@@ -67,6 +67,8 @@ impl Host {
             hidden: false,
             resized: false,
             wheel: 0.0,
+            motion: (0.0, 0.0),
+            twins: Twins::default(),
             speed: Speed::default(),
             next_title: Instant::now(),
         };
@@ -95,7 +97,10 @@ struct Screen {
     hidden: bool,
     /// The user has chosen the window's size.
     resized: bool,
+    /// Parts of notches and pixels that have not been told yet.
     wheel: f64,
+    motion: (f64, f64),
+    twins: Twins,
     speed: Speed,
     next_title: Instant,
 }
@@ -141,8 +146,25 @@ impl Hotkey {
     }
 }
 
-/// The hotkeys, for titles and help.
-pub const HOTKEYS: &str = "Ctrl-Alt-: G mouse, F full screen, S screenshot, D Ctrl-Alt-Del, P pause, Q quit";
+/// Motion that the host tells twice.
+///
+/// X servers deliver a raw event to a client that has selected it, and once more to the client that has grabbed the
+/// pointer if its grab reports other events as usual (`owner_events`), as winit's does. The two follow each other.
+#[derive(Default)]
+struct Twins {
+    /// The mouse is taken by such a grab.
+    expected: bool,
+    last: Option<(f64, f64)>,
+}
+
+impl Twins {
+    /// Whether `delta` is the second of two.
+    fn is_second(&mut self, delta: (f64, f64)) -> bool {
+        let second = self.expected && self.last == Some(delta);
+        self.last = (!second).then_some(delta);
+        second
+    }
+}
 
 impl Screen {
     fn key(&mut self, key: Key, pressed: bool) {
@@ -214,12 +236,11 @@ impl Screen {
     /// Takes the host's mouse, or gives it back.
     fn grab(&mut self, wanted: bool) {
         let Some(view) = &self.view else { return };
-        let mode = |mode| view.window.set_cursor_grab(mode);
-        let done = match wanted {
-            true => mode(CursorGrabMode::Locked).or_else(|_| mode(CursorGrabMode::Confined)).is_ok(),
-            false => mode(CursorGrabMode::None).is_ok(),
-        };
-        if done {
+        let mode = |mode| view.window.set_cursor_grab(mode).is_ok();
+        let locked = wanted && mode(CursorGrabMode::Locked);
+        let confined = wanted && !locked && mode(CursorGrabMode::Confined);
+        if locked || confined || !wanted && mode(CursorGrabMode::None) {
+            self.twins = Twins { expected: confined && cfg!(target_os = "linux"), last: None };
             self.grabbed = wanted;
             view.window.set_cursor_visible(!wanted);
             self.show_title();
@@ -382,8 +403,11 @@ impl ApplicationHandler for Screen {
     fn device_event(&mut self, _: &ActiveEventLoop, _: DeviceId, event: DeviceEvent) {
         if let DeviceEvent::MouseMotion { delta: (dx, dy) } = event
             && self.grabbed
+            && !self.twins.is_second((dx, dy))
         {
-            self.remote.input.send(InputEvent::Motion { dx: dx as i32, dy: dy as i32 });
+            let (x, y) = (self.motion.0 + dx, self.motion.1 + dy);
+            self.motion = (x.fract(), y.fract());
+            self.remote.input.send(InputEvent::Motion { dx: x as i32, dy: y as i32 });
         }
     }
 }

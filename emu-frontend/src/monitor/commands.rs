@@ -2,9 +2,11 @@
 
 use super::arguments::{Arguments, Kind, Parameter, optional, required};
 use super::{info, input, media, memory};
+use crate::cli::firmware::boot_device;
 use crate::log::LogItems;
 use crate::remote::Remote;
 use crate::{exit, log};
+use emu_devices::board::firmware::{BootOrder, boot_order_bytes};
 
 /// One command.
 pub struct Command {
@@ -35,6 +37,13 @@ const FORMAT: Parameter = optional("fmt", Kind::Format);
 /// All commands but `help` and `info`, which are about the table itself.
 pub const COMMANDS: &[Command] = &[
     command(
+        &["boot_set"],
+        &[required("bootdevice", Kind::Text)],
+        "bootdevice",
+        "define new values for the boot device list",
+        boot_set,
+    ),
+    command(
         &["change"],
         &[
             required("device", Kind::Device),
@@ -51,11 +60,28 @@ pub const COMMANDS: &[Command] = &[
         m.cont().map_or_else(|problem| super::error(&problem), |()| String::new())
     }),
     command(
+        &["cpu"],
+        &[required("index", Kind::Number)],
+        "index",
+        "set the default CPU",
+        |_, arguments| match arguments.number("index") {
+            Some(0) => String::new(),
+            _ => "invalid CPU index\n".into(),
+        },
+    ),
+    command(
         &["eject"],
         &[optional("force", Kind::Flag('f')), required("device", Kind::Device)],
         "[-f] device",
         "eject a removable medium (use -f to force it)",
         media::eject,
+    ),
+    command(
+        &["gva2gpa"],
+        &[required("addr", Kind::Number)],
+        "addr",
+        "print the guest physical address corresponding to a guest virtual address",
+        memory::physical_address,
     ),
     command(
         &["i"],
@@ -71,6 +97,7 @@ pub const COMMANDS: &[Command] = &[
         "activate logging of the specified items",
         set_log,
     ),
+    command(&["logfile"], &[required("filename", Kind::File)], "filename", "output logs to 'filename'", set_log_file),
     command(
         &["memsave"],
         &[required("val", Kind::Number), required("size", Kind::Number), required("filename", Kind::Text)],
@@ -91,6 +118,13 @@ pub const COMMANDS: &[Command] = &[
         "dx dy [dz]",
         "send mouse move events",
         input::mouse_move,
+    ),
+    command(
+        &["mouse_set"],
+        &[required("index", Kind::Number)],
+        "index",
+        "set which mouse device receives events",
+        input::mouse_set,
     ),
     command(&["nmi"], &[], "", "inject an NMI", |m, _| {
         m.nmi();
@@ -140,6 +174,13 @@ pub const COMMANDS: &[Command] = &[
         m.stop();
         String::new()
     }),
+    command(
+        &["sum"],
+        &[required("start", Kind::Number), required("size", Kind::Number)],
+        "addr size",
+        "compute the checksum of a memory region",
+        memory::sum,
+    ),
     command(&["system_powerdown"], &[], "", "send system power down event", |m, _| {
         m.power_button();
         String::new()
@@ -177,7 +218,9 @@ pub const INFO: &[Command] = &[
     command(&["kvm"], &[], "", "show KVM information", info::kvm),
     command(&["mem"], &[], "", "show the active virtual memory mappings", info::mem),
     command(&["mice"], &[], "", "show which guest mouse is receiving events", info::mice),
+    command(&["mtree"], &[], "", "show memory tree", info::mtree),
     command(&["name"], &[], "", "show the current VM name", info::name),
+    command(&["network"], &[], "", "show the network state", |_, _| String::new()),
     command(&["pci"], &[], "", "show PCI info", info::pci),
     command(&["pic"], &[], "", "show PIC state", info::pic),
     command(
@@ -192,6 +235,32 @@ pub const INFO: &[Command] = &[
     command(&["version"], &[], "", "show the version of emu", info::version),
 ];
 
+/// The boot devices from now on; a reset after `-boot once=` goes back to those of the command line.
+fn boot_set(machine: &Remote, arguments: &Arguments) -> String {
+    let letters = arguments.text("bootdevice").unwrap_or_default();
+    let mut order = BootOrder::default();
+    for (place, letter) in letters.chars().enumerate() {
+        let Some(device) = boot_device(letter) else { return format!("Invalid boot device '{letter}'\n") };
+        if letters.chars().take(place).any(|other| other == letter) {
+            return format!("Boot device '{letter}' was given twice\n");
+        }
+        let Some(slot) = order.get_mut(place) else { return "Too many boot devices for PC\n".into() };
+        *slot = device;
+    }
+    for (index, value) in boot_order_bytes(order) {
+        machine.cmos.set_byte(index, value);
+    }
+    format!("boot device list now set to {letters}\n")
+}
+
+fn set_log_file(_: &Remote, arguments: &Arguments) -> String {
+    let name = arguments.text("filename").unwrap_or_default();
+    match log::set_file(std::path::Path::new(name)) {
+        Ok(()) => String::new(),
+        Err(e) => super::error(&format!("Error opening logfile {name}: {}", super::reason(&e))),
+    }
+}
+
 fn set_log(_: &Remote, arguments: &Arguments) -> String {
     let items = arguments.text("items").unwrap_or_default();
     let parsed = match items {
@@ -201,6 +270,8 @@ fn set_log(_: &Remote, arguments: &Arguments) -> String {
     match parsed {
         Ok(items) => {
             log::set(items);
+            // Who switches items wants to read the file.
+            log::flush();
             String::new()
         }
         Err(_) => LogItems::help(),

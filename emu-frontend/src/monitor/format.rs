@@ -85,11 +85,12 @@ impl Format {
     pub fn plain(&self, value: i64) -> String {
         match self.notation {
             Notation::Octal => octal(value as u64),
-            Notation::Decimal => value.to_string(),
+            // An expression is no instruction: QEMU shows it in decimal.
+            Notation::Decimal | Notation::Instruction => value.to_string(),
             Notation::Unsigned => (value as u64).to_string(),
             // C's "%#x" gives no prefix to zero.
-            Notation::Hexadecimal | Notation::Instruction if value == 0 => "0".into(),
-            Notation::Hexadecimal | Notation::Instruction => format!("{value:#x}"),
+            Notation::Hexadecimal if value == 0 => "0".into(),
+            Notation::Hexadecimal => format!("{value:#x}"),
             Notation::Character => character(value as u8),
         }
     }
@@ -135,9 +136,8 @@ mod tests {
         assert_eq!(format("ob").column(0o133), "0133");
         assert_eq!(format("c").column(0xf0), "'\\xf0'");
         assert_eq!(format("dg").column(u64::MAX), "                  -1");
-        assert_eq!(
-            (format("x").plain(7), format("x").plain(0), format("c").plain(65)),
-            ("0x7".into(), "0".into(), "'A'".into())
-        );
+        let plain = |text: &str, value| format(text).plain(value);
+        assert_eq!((plain("x", 7), plain("x", 0), plain("c", 65)), ("0x7".into(), "0".into(), "'A'".into()));
+        assert_eq!((plain("i", 10), plain("o", 8), plain("u", -1)), ("10".into(), "010".into(), u64::MAX.to_string()));
     }
 }

@@ -102,6 +102,38 @@ pub fn tlb(machine: &Remote, _: &Arguments) -> String {
     text.flatten().unwrap_or_else(|| "PG disabled\n".into())
 }
 
+/// Who answers which ports and addresses, in the layout of QEMU's tree. RAM first, as whatever else there is hides it.
+pub fn mtree(machine: &Remote, _: &Arguments) -> String {
+    let shown = machine.call(|machine| {
+        let (bus, mut text) = (machine.bus(), String::new());
+        let ranges = bus.ranges();
+        let mut line = |first: u64, last: u64, kind: &str, name: &str| {
+            let _ = writeln!(text, "    {first:016x}-{last:016x} (prio 0, {kind}): {name}");
+        };
+        let (low, high) = (bus.memory().low_ram(), bus.memory().high_ram());
+        line(0, low - 1, "ram", "ram-below-4g");
+        if high > 0 {
+            line(1 << 32, (1 << 32) + high - 1, "ram", "ram-above-4g");
+        }
+        for range in ranges.iter().filter(|range| range.space == Space::Memory) {
+            line(range.region.base, range.region.base + (range.region.len - 1), "i/o", range.device);
+        }
+        let memory = std::mem::take(&mut text);
+        let mut line = |first: u64, last: u64, name: &str| {
+            let _ = writeln!(text, "    {first:016x}-{last:016x} (prio 0, i/o): {name}");
+        };
+        for range in ranges.iter().filter(|range| range.space == Space::Port) {
+            line(range.region.base, range.region.base + (range.region.len - 1), range.device);
+        }
+        (memory, text)
+    });
+    let (memory, ports) = shown.unwrap_or_default();
+    format!(
+        "address-space: memory\n  0000000000000000-ffffffffffffffff (prio 0, i/o): system\n{memory}\n\
+         address-space: I/O\n  0000000000000000-000000000000ffff (prio 0, i/o): io\n{ports}\n"
+    )
+}
+
 pub fn pic(machine: &Remote, _: &Arguments) -> String {
     let mut text = machine.controllers.ioapic.as_ref().map(|io| io_apic(&io.inspect())).unwrap_or_default();
     let pair = machine.controllers.pic.inspect();

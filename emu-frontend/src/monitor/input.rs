@@ -42,6 +42,14 @@ pub fn mouse_button(machine: &Remote, arguments: &Arguments) -> String {
     String::new()
 }
 
+/// There is one mouse, and it has the number that `info mice` shows.
+pub fn mouse_set(_: &Remote, arguments: &Arguments) -> String {
+    match arguments.number("index") {
+        Some(0) => String::new(),
+        index => format!("Mouse at index '{}' not found\n", index.unwrap_or(0)),
+    }
+}
+
 pub fn screendump(machine: &Remote, arguments: &Arguments) -> String {
     let path = Path::new(arguments.text("filename").unwrap_or_default());
     let format = match arguments.text("format") {

@@ -1,4 +1,4 @@
-//! Monitor commands that read memory and ports: `x`, `xp`, `print`, `i`, `o`, `memsave`, `pmemsave`.
+//! Monitor commands that read memory and ports: `x`, `xp`, `print`, `i`, `o`, `memsave`, `pmemsave`, `sum`, `gva2gpa`.
 
 use super::arguments::Arguments;
 use super::format::{Format, Notation};
@@ -105,6 +105,35 @@ fn disassemble(cpu: &Vcpu, space: Space, mut address: u64, count: u32) -> String
 
 pub fn print(_: &Remote, arguments: &Arguments) -> String {
     arguments.format.plain(arguments.number("val").unwrap_or(0)) + "\n"
+}
+
+/// The BSD checksum of physical memory, as `sum -r` computes it. Addresses and sizes have 32 bits, as QEMU's.
+pub fn sum(machine: &Remote, arguments: &Arguments) -> String {
+    let (start, size) = (arguments.number("start").unwrap_or(0) as u32, arguments.number("size").unwrap_or(0) as u32);
+    let mut sum = 0u16;
+    let end = u64::from(start) + u64::from(size);
+    for address in (u64::from(start)..end).step_by(CHUNK) {
+        let len = (end - address).min(CHUNK as u64) as usize;
+        let chunk = machine.call(move |machine| {
+            let mut bytes = vec![0; len];
+            Space::Physical.read(machine.processor(), address, &mut bytes, 1);
+            bytes
+        });
+        // Without a machine there is no memory to sum up.
+        let Some(bytes) = chunk else { break };
+        sum = bytes.iter().fold(sum, |sum, byte| sum.rotate_right(1).wrapping_add(u16::from(*byte)));
+    }
+    format!("{sum:05}\n")
+}
+
+pub fn physical_address(machine: &Remote, arguments: &Arguments) -> String {
+    let address = arguments.number("addr").unwrap_or(0) as u64;
+    match machine.call(move |machine| machine.processor().physical(address)).flatten() {
+        // C's "%#x" gives no prefix to zero.
+        Some(0) => "gpa: 0\n".into(),
+        Some(physical) => format!("gpa: {physical:#x}\n"),
+        None => "Unmapped\n".into(),
+    }
 }
 
 pub fn port_in(machine: &Remote, arguments: &Arguments) -> String {

@@ -72,12 +72,17 @@ fn carry_out(session: &mut Session, machine: &Remote, typed: &str, command: &Com
     }
 }
 
+/// What `help` says about the two commands that are about the others.
+const HELP_ABOUT: &str = "help|? [cmd] -- show the help\n";
+const INFO_ABOUT: &str = "info [subcommand] -- show various information about the system state\n";
+
 fn help(rest: &str) -> String {
     match split_name(rest) {
         ("", _) => {
-            let own =
-                "help|? [cmd] -- show the help\ninfo [subcommand] -- show various information about the system state\n";
-            COMMANDS.iter().map(|c| help_line("", c)).collect::<String>() + own
+            let mut lines: Vec<String> = COMMANDS.iter().map(|c| help_line("", c)).collect();
+            lines.extend([HELP_ABOUT, INFO_ABOUT].map(Into::into));
+            lines.sort();
+            lines.concat()
         }
         ("info", rest) => match split_name(rest) {
             ("", _) => INFO.iter().map(|c| help_line("info ", c)).collect(),
@@ -85,7 +90,7 @@ fn help(rest: &str) -> String {
                 find(INFO, sub).map_or_else(|| format!("unknown command: 'info {sub}'\n"), |c| help_line("info ", c))
             }
         },
-        ("help" | "?", _) => "help|? [cmd] -- show the help\n".into(),
+        ("help" | "?", _) => HELP_ABOUT.into(),
         (name, _) => find(COMMANDS, name).map_or_else(|| format!("unknown command: '{name}'\n"), |c| help_line("", c)),
     }
 }

@@ -132,13 +132,33 @@ fn mistakes_are_answered_in_qemus_words() {
         ("screendump -f gif x", "Error: invalid parameter value: gif\n"),
         ("screendump x", "Error: There is no console to take a screendump from\n"),
         ("pmemsave 0 1 \"/nonexistent/x\"", "Error: Could not open '/nonexistent/x': No such file or directory\n"),
+        ("boot_set", "boot_set: string expected\nTry \"help boot_set\" for more information\n"),
+        ("boot_set cx", "Invalid boot device 'x'\n"),
+        ("boot_set cc", "Boot device 'c' was given twice\n"),
+        ("boot_set acdn", "Too many boot devices for PC\n"),
+        ("boot_set dc", "boot device list now set to dc\n"),
+        ("cpu 0", ""),
+        ("cpu 1", "invalid CPU index\n"),
+        ("mouse_set 0", ""),
+        ("mouse_set 9", "Mouse at index '9' not found\n"),
+        ("logfile /nonexistent/x", "Error: Error opening logfile /nonexistent/x: No such file or directory\n"),
+        ("info network", ""),
         ("help foo", "unknown command: 'foo'\n"),
         ("help stop", "stop|s  -- stop emulation\n"),
         ("log foo", &LogItems::help()),
     ] {
         assert_eq!(bench.run(line), answer, "{line}");
     }
-    assert!(bench.run("help").contains("\nsystem_reset  -- "));
+    let help = bench.run("help");
+    assert!(help.contains("\nsystem_reset  -- ") && help.lines().is_sorted(), "{help}");
+    // What help lists is there.
+    for line in help.lines() {
+        let name = line.split([' ', '|']).next().unwrap();
+        assert!(
+            !["unknown", ""].contains(&name) && !bench.run(&format!("help {name}")).starts_with("unknown"),
+            "{line}"
+        );
+    }
     assert!(bench.run("info").contains("\ninfo registers [-a] -- "));
 }
 
@@ -154,11 +174,16 @@ fn memory_is_shown_as_qemu_shows_it() {
         ("xp/8cb 0x1004", "0000000000001004: '\\xf0' '0' '6' '/' '2' '3' '/' '9'\n"),
         ("x/9xb 0x1000", "0000000000001000: 0xea 0x5b 0xe0 0x00 0xf0 0x30 0x36 0x2f\n0000000000001008: 0x32\n"),
         ("x/i 0x1000", "0x00001000:  ea 5b e0 00 f0           jmp 0F000h:0E05Bh\n"),
-        ("print 1+2*3", "0x7\n"),
+        // The last format, of an instruction, shows a number in decimal.
+        ("print 1+2*3", "7\n"),
         ("p/c 65", "'A'\n"),
         ("p/x -1", "0xffffffffffffffff\n"),
         ("p $eip", "0xfff0\n"),
         ("p/d 0x10", "16\n"),
+        ("sum 0x1000 4", "00164\n"),
+        ("sum 0xffffffff 0", "00000\n"),
+        ("gva2gpa 0x1234", "gpa: 0x1234\n"),
+        ("gva2gpa 0", "gpa: 0\n"),
     ] {
         assert_eq!(bench.run(line), answer, "{line}");
     }
@@ -201,6 +226,18 @@ fn controllers_and_functions_are_listed() {
         pci.contains("    ISA bridge: PCI device 8086:7000\n      PCI subsystem 1af4:1100\n      id \"\"\n"),
         "{pci}"
     );
+    let tree = bench.run("info mtree");
+    for line in [
+        "address-space: memory\n  0000000000000000-ffffffffffffffff (prio 0, i/o): system\n",
+        "    0000000000000000-00000000001fffff (prio 0, ram): ram-below-4g\n",
+        "    00000000fec00000-00000000fec00fff (prio 0, i/o): ioapic\n",
+        "\naddress-space: I/O\n  0000000000000000-000000000000ffff (prio 0, i/o): io\n",
+        "    0000000000000070-0000000000000071 (prio 0, i/o): mc146818\n",
+    ] {
+        assert!(tree.contains(line), "{line}{tree}");
+    }
+    assert_eq!(bench.run("boot_set dc"), "boot device list now set to dc\n");
+    assert_eq!(bench.run("i/b 0x70 0x3d"), "portb[0x0071] = 0x23\n");
     assert_eq!(bench.run("info mem"), "PG disabled\n");
     assert_eq!(bench.run("info tlb"), "PG disabled\n");
     assert!(bench.run("info registers -a").contains("EIP=0000fff0"));

@@ -2,13 +2,14 @@
 //!
 //! It prints `ready` on COM1 and then echoes what it receives there, but for: `q` powers off, `e` writes 3 to port F4h
 //! (isa-debug-exit), `r` resets the machine, `t` triple-faults, `d` writes a letter to port E9h, `f` floods COM1 with
-//! 100,000 letters and a line end.
+//! 100,000 letters and a line end, `k` turns the mouse on and from then on prints what keyboard and mouse send, in
+//! hexadecimal, bytes of the mouse behind an `m`.
 
 // Each test binary uses a part of this.
 #![allow(dead_code)]
 
 use iced_x86::IcedError;
-use iced_x86::code_asm::{CodeAssembler, CodeLabel, al, bl, dx, eax, ecx, esp, ptr};
+use iced_x86::code_asm::{CodeAssembler, CodeLabel, ah, al, bl, dx, eax, ebx, ecx, esi, esp, ptr};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -72,6 +73,7 @@ fn program() -> Result<Vec<u8>, IcedError> {
         a.mov(bl, i32::from(b'\n'))?;
         a.call(send)
     })?;
+    on_letter(&mut a, b'k', receive, |a| keyboard(a, send))?;
     a.call(send)?;
     a.jmp(receive)?;
 
@@ -87,6 +89,44 @@ fn program() -> Result<Vec<u8>, IcedError> {
     a.out(dx, al)?;
     a.ret()?;
     a.assemble(LOAD_ADDRESS)
+}
+
+/// Turns the mouse on (8042: write to the auxiliary device; mouse: enable reporting), and shows every byte of the 8042.
+fn keyboard(a: &mut CodeAssembler, send: CodeLabel) -> Result<(), IcedError> {
+    let (mut next, mut show, mut nibble, mut letter) =
+        (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+    a.mov(al, 0xd4)?;
+    a.out(0x64, al)?;
+    a.mov(al, 0xf4)?;
+    a.out(0x60, al)?;
+    a.set_label(&mut next)?;
+    a.in_(al, 0x64)?;
+    a.test(al, 1)?;
+    a.je(next)?;
+    a.mov(ah, al)?;
+    a.in_(al, 0x60)?;
+    a.movzx(esi, al)?;
+    a.test(ah, 0x20)?;
+    a.je(show)?;
+    a.mov(bl, i32::from(b'm'))?;
+    a.call(send)?;
+    a.set_label(&mut show)?;
+    a.mov(ebx, esi)?;
+    a.shr(ebx, 4)?;
+    a.call(nibble)?;
+    a.mov(ebx, esi)?;
+    a.and(ebx, 15)?;
+    a.call(nibble)?;
+    a.mov(bl, i32::from(b' '))?;
+    a.call(send)?;
+    a.jmp(next)?;
+    a.set_label(&mut nibble)?;
+    a.add(bl, i32::from(b'0'))?;
+    a.cmp(bl, i32::from(b'9'))?;
+    a.jbe(letter)?;
+    a.add(bl, i32::from(b'a' - b'9' - 1))?;
+    a.set_label(&mut letter)?;
+    a.jmp(send)
 }
 
 /// If BL is `letter`, does `body` and goes on at `next`.
@@ -154,7 +194,7 @@ pub struct Emulator {
     pub child: Child,
     pub output: Stream,
     pub errors: Stream,
-    _kernel: KernelFile,
+    _kernel: Option<KernelFile>,
 }
 
 /// Bytes that arrive from somewhere.
@@ -216,9 +256,20 @@ impl Emulator {
 
     /// Starts the guest with `arguments` alone, in `environment` on top of the test's own.
     pub fn start_with(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Emulator {
+        Emulator::launch(name, |command| command.args(arguments).envs(environment.iter().copied()))
+    }
+
+    /// Starts the guest as `prepare` asks for.
+    pub fn launch(name: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> Emulator {
         let kernel = KernelFile::new(name);
         let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
-        command.arg("-kernel").arg(&kernel.0).args(["-m", "16"]).args(arguments).envs(environment.iter().copied());
+        command.arg("-kernel").arg(&kernel.0).args(["-m", "16"]);
+        prepare(&mut command);
+        Emulator::spawn(command, Some(kernel))
+    }
+
+    /// Starts `command`, which is or becomes the emulator.
+    pub fn spawn(mut command: Command, kernel: Option<KernelFile>) -> Emulator {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("emu starts");
         let output = Stream::of(child.stdout.take().expect("stdout is piped"));

@@ -233,3 +233,19 @@ fn i8042_restored_state_still_has_its_byte() {
     assert_eq!(other.bench.in8(0x60), 0x1e);
     assert_eq!(other.bench.device.state().keyboard.held, [Key::A]);
 }
+
+#[test]
+fn queue_tells_when_the_guest_has_read_all_codes() {
+    let mut r = rig();
+    assert!(r.input.is_read());
+    r.input.send(InputEvent::Key { key: Key::A, pressed: true });
+    assert!(!r.input.is_read());
+    r.bench.poll();
+    assert!(!r.input.is_read());
+    assert_eq!(r.keyboard_bytes(), [0x1e]);
+    assert!(r.input.is_read());
+    // A mouse that waits keeps nobody from typing.
+    r.command(0xd4, &[0xf4]);
+    r.bench.advance(BYTE_TIME);
+    assert!(r.input.is_read());
+}
