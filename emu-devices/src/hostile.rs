@@ -10,6 +10,7 @@ use crate::board::pc::{AudioConfig, Pc, PcBoot, PcConfig};
 use crate::board::post;
 use crate::char::debug_exit::DebugExit;
 use crate::char::debugcon::{self, Debugcon};
+use crate::char::parallel::{self, Parallel};
 use crate::char::uart16550::Uart16550;
 use crate::char::{CharBackend, MemoryBackend};
 use crate::dma::i8237::Dma;
@@ -241,6 +242,8 @@ fn hostile_guest_cannot_break_the_small_ports() {
     let console = || Debugcon::new(Box::new(MemoryBackend::new()));
     torment(|| PcTestdev::new(vec![line(); 24]), &[(Space::Memory, pc_testdev::MEMORY)], |_, _| {});
     torment(console, &[(Space::Port, ports(debugcon::PORT, 1))], |_, _| {});
+    let printer = || Parallel::new(line(), Box::new(MemoryBackend::new()));
+    torment(printer, &[(Space::Port, parallel::LPT1)], |_, _| {});
 }
 
 #[test]
@@ -409,6 +412,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
             clock: ClockMode::Icount { shift: 0 },
             date: StartTime::default(),
             serials: std::array::from_fn(back_end),
+            parallel: Some(Box::new(MemoryBackend::new())),
             debugcon: Some((debugcon::PORT, Box::new(MemoryBackend::new()))),
             debug_exit: Some(DebugExit::DEFAULT),
             testdev: true,

@@ -168,6 +168,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
     for (serial, id) in serials.iter_mut().zip(&config.serial) {
         *serial = id.as_ref().and_then(|id| characters.backend(id));
     }
+    let parallel = config.parallel.as_ref().and_then(|id| characters.backend(id));
     let debugcon = match config.devices.debugcons.as_slice() {
         [] => None,
         [one] => one.chardev.as_ref().and_then(|id| characters.output_only(id)).map(|backend| (one.base, backend)),
@@ -188,6 +189,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         clock,
         date: StartTime { seconds, nanos },
         serials,
+        parallel,
         debugcon,
         debug_exit,
         testdev: config.devices.testdev,

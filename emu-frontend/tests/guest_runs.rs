@@ -102,6 +102,29 @@ fn stopped_machine_waits_for_cont_and_quit_ends_it() {
 }
 
 #[test]
+fn actions_do_what_the_older_switches_do() {
+    let mut emu = Emulator::start("action-reboot", &["-serial", "stdio", "-action", "reboot=shutdown"]);
+    emu.output.expect("ready\n");
+    emu.type_keys(b"r");
+    assert_eq!(emu.wait(), Some(0));
+    let arguments = ["-nographic", "-no-reboot", "-action", "reboot=reset", "-action", "shutdown=pause"];
+    let mut emu = Emulator::start("action-shutdown", &arguments);
+    emu.output.expect("ready\n");
+    emu.type_keys(b"r");
+    emu.output.expect("ready\n");
+    emu.type_keys(b"q\x01c");
+    emu.output.expect("(qemu) ");
+    loop {
+        emu.type_keys(b"info status\r");
+        if emu.output.expect("(qemu) ").contains("VM status: paused (shutdown)") {
+            break;
+        }
+    }
+    emu.type_keys(b"q\r");
+    assert_eq!(emu.wait(), Some(0));
+}
+
+#[test]
 fn no_shutdown_stops_instead_of_ending() {
     let mut emu = Emulator::start("no-shutdown", &["-nographic", "-no-shutdown"]);
     emu.output.expect("ready\n");

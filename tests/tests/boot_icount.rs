@@ -45,6 +45,7 @@ fn boot(arch: &str) -> Trace {
         clock: ClockMode::Icount { shift: 0 },
         date: StartTime { seconds: 1_700_000_000, nanos: 0 },
         serials: [Some(Box::new(serial.clone())), None, None, None],
+        parallel: None,
         debugcon: None,
         debug_exit: None,
         testdev: false,

@@ -42,6 +42,8 @@ pub struct AcpiConfig {
     pub low_ram: u64,
     /// Which of COM1 to COM4 exist.
     pub serials: [bool; 4],
+    /// Whether LPT1 exists.
+    pub parallel: bool,
     /// Whether there is a PS/2 controller.
     pub i8042: bool,
     /// Whether there are a local APIC and an I/O APIC.

@@ -25,6 +25,7 @@ use crate::audio::{AudioBackend, Mixer, Voice};
 use crate::char::CharBackend;
 use crate::char::debug_exit::DebugExit;
 use crate::char::debugcon::Debugcon;
+use crate::char::parallel::{self, Parallel};
 use crate::char::uart16550::Uart16550;
 use crate::coprocessor::Coprocessor;
 use crate::dma::i8237::Dma;
@@ -119,6 +120,8 @@ pub struct PcConfig {
     pub date: StartTime,
     /// What is behind COM1 to COM4; `None`: no such port.
     pub serials: [Option<Box<dyn CharBackend>>; SERIALS],
+    /// The printer on LPT1; `None`: no such port.
+    pub parallel: Option<Box<dyn CharBackend>>,
     /// The debug console's port and what is behind it.
     pub debugcon: Option<(u16, Box<dyn CharBackend>)>,
     /// The ports of the debug exit.
@@ -230,6 +233,7 @@ impl Pc {
         let acpi = AcpiConfig {
             low_ram: bus.memory().low_ram(),
             serials: present,
+            parallel: config.parallel.is_some(),
             i8042: true,
             apic: model.supports(Feature::Apic),
             vga: config.vga.is_some(),
@@ -274,6 +278,9 @@ impl Pc {
             if let Some(backend) = backend {
                 attach_at(&bus, Uart16550::new(isa(SERIAL_IRQS[i]), backend), Space::Port, ports(SERIAL_PORTS[i], 8));
             }
+        }
+        if let Some(printer) = config.parallel {
+            attach_at(&bus, Parallel::new(isa(7), printer), Space::Port, parallel::LPT1);
         }
         if let Some((port, backend)) = config.debugcon {
             attach_at(&bus, Debugcon::new(backend), Space::Port, ports(port, 1));
@@ -387,8 +394,9 @@ fn boot(
 ) -> Box<dyn super::machine::Boot<PcError>> {
     let long_mode = model.supports(Feature::Lm);
     let mut powered_on = false;
+    let mut once = firmware.once.is_some();
     Box::new(move |bus: &Bus| -> Result<Option<BootState>, PcError> {
-        if powered_on && firmware.once.is_some() {
+        if powered_on && std::mem::take(&mut once) {
             firmware.restore_order(bus);
         }
         powered_on = true;

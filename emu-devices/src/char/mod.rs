@@ -6,6 +6,7 @@
 
 pub mod debug_exit;
 pub mod debugcon;
+pub mod parallel;
 pub mod uart16550;
 
 use emu_core::bus::Notifier;

@@ -1,5 +1,6 @@
 //! From options to a configuration: every value checked, defaults filled in, contradictions refused.
 
+use super::action;
 use super::audio::{self, AudioDev};
 use super::chardev::{self, CharKind, CharSpec, CharTarget};
 use super::cpu;
@@ -78,6 +79,8 @@ pub struct Config {
     pub chardevs: BTreeMap<String, NamedChar>,
     /// The character device of each UART; `None`: no UART there.
     pub serial: [Option<String>; SERIAL_PORTS],
+    /// The character device of the printer port; `None`: no such port.
+    pub parallel: Option<String>,
     /// The monitors.
     pub monitors: Vec<Monitor>,
     /// Audio back ends.
@@ -181,6 +184,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         None => None,
     };
     let sb16 = devices.sound_card(&audio)?;
+    let actions = action::parse(options)?;
     let (guest_name, process_name) = names(options.name.as_deref())?;
     Ok(Outcome::Run(Box::new(Config {
         guest_name,
@@ -190,6 +194,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         boot,
         chardevs: characters.chardevs,
         serial: characters.serial,
+        parallel: characters.parallel,
         monitors: characters.monitors,
         audio,
         speaker,
@@ -198,8 +203,8 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         display,
         devices,
         drives,
-        no_reboot: options.no_reboot,
-        no_shutdown: options.no_shutdown,
+        no_reboot: actions.no_reboot,
+        no_shutdown: actions.no_shutdown,
         paused: options.paused,
         rtc: time::parse_rtc(&options.rtc)?,
         icount: time::parse_icount(&options.icount)?,
@@ -251,7 +256,6 @@ fn refuse_hardware_that_is_absent(options: &Options) -> Result<(), StartError> {
     };
     only_none("nic", &options.nic)?;
     only_none("net", &options.net)?;
-    only_none("parallel", &options.parallel)?;
     match options.netdev.first() {
         Some(value) => {
             Err(StartError::value("netdev", value, "no network back end is implemented; nearest is -nic none"))
@@ -315,6 +319,7 @@ fn escape(text: Option<&str>) -> Result<Option<u8>, StartError> {
 struct Characters {
     chardevs: BTreeMap<String, NamedChar>,
     serial: [Option<String>; SERIAL_PORTS],
+    parallel: Option<String>,
     monitors: Vec<Monitor>,
     users: BTreeMap<String, usize>,
 }
@@ -327,6 +332,7 @@ impl Characters {
             c.add("chardev", text, id, spec)?;
         }
         c.serial_ports(o)?;
+        c.parallel_port(o)?;
         let mut own_monitors = 0;
         for text in &o.monitor {
             if let Some(id) = c.target("monitor", text, &format!("compat_monitor{own_monitors}"))? {
@@ -384,6 +390,17 @@ impl Characters {
             self.serial[0] = Some("serial0".into());
             let spec = CharSpec { kind: CharKind::Null, mux: false, log: None };
             self.add("serial", "null", "serial0".into(), spec)?;
+        }
+        Ok(())
+    }
+
+    /// Unlike QEMU's PC, ours has a printer port only if asked for one: a printer that nobody reads is none.
+    fn parallel_port(&mut self, o: &Options) -> Result<(), StartError> {
+        for text in &o.parallel {
+            if self.parallel.is_some() {
+                return Err(StartError::value("parallel", text, "a PC has 1 parallel port"));
+            }
+            self.parallel = self.target("parallel", text, "parallel0")?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The command line: QEMU's options and value syntax, one definition, one configuration out of it.
 
+pub mod action;
 pub mod audio;
 pub mod chardev;
 pub mod config;

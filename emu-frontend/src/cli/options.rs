@@ -120,7 +120,7 @@ pub struct Options {
     /// unix:path[,server][,nowait], tcp:host:port[,server][,nowait][,nodelay], telnet:host:port[,server][,nowait], chardev:id
     #[arg(long, value_name = "dev", help_heading = CHARACTER)]
     pub serial: Vec<String>,
-    /// redirect the parallel port; only none so far
+    /// add a parallel port with a printer on a character device, as -serial; none by default
     #[arg(long, value_name = "dev", help_heading = CHARACTER)]
     pub parallel: Vec<String>,
     /// redirect the monitor to a character device, as -serial
@@ -168,6 +168,9 @@ pub struct Options {
     /// stop instead of exiting when the guest powers off
     #[arg(long, help_heading = DEBUG)]
     pub no_shutdown: bool,
+    /// what the end of a boot is: reboot=shutdown is -no-reboot, shutdown=pause is -no-shutdown
+    #[arg(long, value_name = "reboot=reset|shutdown | shutdown=poweroff|pause", help_heading = DEBUG)]
+    pub action: Vec<String>,
     /// do not start the CPU; 'cont' in the monitor starts it
     #[arg(long = "S", id = "S", help_heading = DEBUG)]
     pub paused: bool,
@@ -211,7 +214,6 @@ const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("spice", "-display none"),
     ("curses", "-display curses"),
     ("sdl", "-display window"),
-    ("action", "-no-reboot"),
     ("watchdog-action", "-no-reboot"),
     ("acpitable", "-machine"),
     ("object", "-machine"),

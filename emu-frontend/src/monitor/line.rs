@@ -1,7 +1,12 @@
-//! The monitor's input line: echo, backspace, Ctrl-U, Ctrl-C. Deliberately absent: history and completion.
+//! The monitor's input line: echo, backspace, Ctrl-U, Ctrl-C, and earlier lines by the cursor keys up and down or Ctrl-P and
+//! Ctrl-N. Deliberately absent: completion, and editing within the line.
+
+use std::collections::VecDeque;
 
 /// Longest line, in bytes.
 const LIMIT: usize = 4096;
+/// Earlier lines that are kept, as in QEMU.
+const EARLIER: usize = 64;
 
 /// A line that is being typed.
 #[derive(Default)]
@@ -11,6 +16,12 @@ pub struct Line {
     escape: Escape,
     /// The last byte ended a line with CR, so that an LF that follows belongs to it.
     after_cr: bool,
+    /// Earlier lines, the oldest first.
+    earlier: VecDeque<String>,
+    /// How far back in them the user is; 0: at the line that is being typed.
+    back: usize,
+    /// That line, while the user looks at others.
+    draft: String,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -43,11 +54,20 @@ impl Line {
             (Escape::Started, b'[') => self.escape = Escape::Sequence,
             (Escape::Started, _) => self.escape = Escape::None,
             // A control sequence ends with a byte from 40h to 7Eh (ECMA-48 5.4).
-            (Escape::Sequence, 0x40..=0x7e) => self.escape = Escape::None,
+            (Escape::Sequence, 0x40..=0x7e) => {
+                self.escape = Escape::None;
+                match byte {
+                    b'A' => return self.go(self.back + 1),
+                    b'B' => return self.go(self.back.saturating_sub(1)),
+                    _ => {}
+                }
+            }
             (Escape::Sequence, _) => {}
             (Escape::None, 0x1b) => self.escape = Escape::Started,
             (Escape::None, b'\n') if after_cr => {}
-            (Escape::None, b'\r' | b'\n') => return Edit::Done(std::mem::take(&mut self.text)),
+            (Escape::None, b'\r' | b'\n') => return Edit::Done(self.finish()),
+            (Escape::None, 0x10) => return self.go(self.back + 1),
+            (Escape::None, 0x0e) => return self.go(self.back.saturating_sub(1)),
             (Escape::None, 0x08 | 0x7f) => {
                 if self.text.pop().is_some() {
                     return Edit::Echo("\x08 \x08".into());
@@ -66,6 +86,35 @@ impl Line {
             (Escape::None, _) => {}
         }
         Edit::Echo(String::new())
+    }
+
+    fn finish(&mut self) -> String {
+        self.back = 0;
+        if !self.text.is_empty() && self.earlier.back() != Some(&self.text) {
+            if self.earlier.len() == EARLIER {
+                self.earlier.pop_front();
+            }
+            self.earlier.push_back(self.text.clone());
+        }
+        std::mem::take(&mut self.text)
+    }
+
+    /// Shows the line that is `back` lines ago, if there is one.
+    fn go(&mut self, back: usize) -> Edit {
+        if back == self.back || back > self.earlier.len() {
+            return Edit::Echo(String::new());
+        }
+        let shown = std::mem::take(&mut self.text);
+        let erase = "\x08 \x08".repeat(shown.len());
+        if self.back == 0 {
+            self.draft = shown;
+        }
+        self.back = back;
+        self.text = match back {
+            0 => std::mem::take(&mut self.draft),
+            _ => self.earlier[self.earlier.len() - back].clone(),
+        };
+        Edit::Echo(erase + &self.text)
     }
 }
 
@@ -87,7 +136,19 @@ mod tests {
     }
 
     #[test]
-    fn cursor_keys_are_swallowed_and_cr_lf_is_one_line_end() {
+    fn earlier_lines_come_back_and_the_unfinished_one_too() {
+        assert_eq!(lines(b"one\rtwo\r\x1b[A\r\x10\x10\r"), ["one", "two", "two", "one"]);
+        assert_eq!(lines(b"one\rtwo\rthr\x10\x10\x10\x0e\x1b[B\x0eee\r"), ["one", "two", "three"]);
+        assert_eq!(lines(b"stop\r\r\x10 now\r"), ["stop", "", "stop now"]);
+        let mut line = Line::default();
+        (0..1000).for_each(|n| drop(format!("{n}\r").bytes().map(|key| line.edit(key)).collect::<Vec<_>>()));
+        assert_eq!(line.earlier.len(), EARLIER);
+        assert_eq!(line.edit(0x10), Edit::Echo("999".into()));
+        assert_eq!(line.edit(0x10), Edit::Echo("\x08 \x08\x08 \x08\x08 \x08998".into()));
+    }
+
+    #[test]
+    fn other_cursor_keys_are_swallowed_and_cr_lf_is_one_line_end() {
         assert_eq!(lines(b"a\x1b[Ab\x1b[1;5Cc\r\nd\n"), ["abc", "d"]);
     }
 }

@@ -22,6 +22,7 @@ fn config() -> PcConfig {
         clock: ClockMode::Icount { shift: 0 },
         date: StartTime { seconds: 0, nanos: 0 },
         serials: Default::default(),
+        parallel: None,
         debugcon: None,
         debug_exit: None,
         testdev: false,

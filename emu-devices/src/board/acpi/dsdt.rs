@@ -142,6 +142,9 @@ fn isa_bridge(config: &AcpiConfig) -> Bytes {
             devices.push(device(&format!("COM{}", i + 1), "PNP0501", &[&uid, &crs]));
         }
     }
+    if config.parallel {
+        devices.push(device("LPT1", "PNP0400", &[&resources(vec![&IO::new(0x378, 0x378, 1, 3), &edge(7)])]));
+    }
     if config.floppies != [0; 2] {
         devices.push(floppy_controller(config.floppies));
     }

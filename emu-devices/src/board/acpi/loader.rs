@@ -73,8 +73,15 @@ mod tests {
     /// Carries out the script as firmware does, with the files where the image built for `base` has them.
     #[test]
     fn script_makes_the_image_that_is_built_for_an_address() {
-        let config =
-            AcpiConfig { low_ram: 512 << 20, serials: [true; 4], i8042: true, apic: true, vga: true, floppies: [4, 0] };
+        let config = AcpiConfig {
+            low_ram: 512 << 20,
+            serials: [true; 4],
+            parallel: true,
+            i8042: true,
+            apic: true,
+            vga: true,
+            floppies: [4, 0],
+        };
         let base = 0x7fe_0000u32;
         let LoaderFiles(files) = LoaderFiles::build(&config);
         let mut memory = files[0].1.clone();

@@ -6,6 +6,7 @@ fn config() -> AcpiConfig {
     AcpiConfig {
         low_ram: 512 << 20,
         serials: [true, true, false, false],
+        parallel: true,
         i8042: true,
         apic: true,
         vga: true,

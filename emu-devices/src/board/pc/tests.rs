@@ -13,6 +13,7 @@ fn config(model: &str, boot: PcBoot) -> PcConfig {
         clock: ClockMode::Icount { shift: 0 },
         date: StartTime::default(),
         serials: [const { None }; SERIALS],
+        parallel: None,
         debugcon: None,
         debug_exit: None,
         testdev: false,
