@@ -10,7 +10,7 @@ use crate::dev::stats;
 use crate::display::curses;
 #[cfg(feature = "window")]
 use crate::display::window;
-use crate::remote::Remote;
+use crate::remote::{Identity, Remote};
 use crate::run::BootImages;
 use crate::{audio, daemon, exit, image, report};
 use crate::{monitor, qmp};
@@ -103,7 +103,12 @@ fn serve(
             }
         });
     }
-    let remote = Arc::new(Remote::new(&pc, config.guest_name.clone().unwrap_or_default()));
+    let identity = Identity {
+        name: config.guest_name.clone().unwrap_or_default(),
+        uuid: config.boot.firmware.smbios.system.uuid,
+        chardevs: config.chardevs.iter().map(|(id, named)| (id.clone(), named.spec.kind.show())).collect(),
+    };
+    let remote = Arc::new(Remote::new(&pc, identity));
     let mut machine = pc.machine;
     let control = machine.control();
     let events = remote.events.clone();

@@ -18,6 +18,17 @@ use emu_devices::video::{Display, Frame};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What its user knows a PC by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The guest's name, empty without one.
+    pub name: String,
+    /// The UUID in its SMBIOS tables.
+    pub uuid: [u8; 16],
+    /// Its character devices: ids, and what is behind them.
+    pub chardevs: Vec<(String, String)>,
+}
+
 /// A PC as others than its own thread see it. Calls that return something of the machine wait for its thread.
 pub struct Remote {
     control: Control<Vcpu, PcError>,
@@ -26,8 +37,8 @@ pub struct Remote {
     nmi: Mutex<IrqLine>,
     /// Who is told of what happens.
     pub events: Arc<Events>,
-    /// The guest's name, empty without one.
-    pub name: String,
+    /// What its user knows it by.
+    pub identity: Identity,
     /// Where keyboard and mouse events go.
     pub input: InputQueue,
     /// Types keys that are held for some time.
@@ -48,14 +59,14 @@ pub struct Remote {
 
 impl Remote {
     /// A handle on `pc`, which is about to run.
-    pub fn new(pc: &Pc, name: String) -> Remote {
+    pub fn new(pc: &Pc, identity: Identity) -> Remote {
         Remote {
             control: pc.machine.control(),
             bus: pc.machine.bus().clone(),
             front_panel: pc.front_panel.clone(),
             nmi: Mutex::new(pc.nmi.clone()),
             events: Arc::default(),
-            name,
+            identity,
             input: pc.input.clone(),
             typist: Typist::new(pc.input.clone()),
             buttons: AtomicU32::new(0),

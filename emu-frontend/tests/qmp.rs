@@ -48,7 +48,7 @@ impl Client {
 fn client_negotiates_steers_the_guest_and_hears_of_it() {
     let path = temporary("qmp.sock");
     let option = format!("unix:{},server=on,wait=off", path.display());
-    let mut emu = Emulator::start("qmp", &["-S", "-serial", "stdio", "-qmp", &option]);
+    let mut emu = Emulator::start("qmp", &["-S", "-serial", "stdio", "-name", "guest7", "-qmp", &option]);
     let mut client = Client::connect(&path);
     let greeting = client.line();
     assert!(greeting.starts_with("{\"QMP\": {") && greeting.contains("\"major\": 10"), "{greeting}");
@@ -98,6 +98,11 @@ fn client_negotiates_steers_the_guest_and_hears_of_it() {
     assert!(client.ask("{\"execute\": \"query-commands\"}").contains("{\"name\": \"system_reset\"}"));
     assert!(client.ask("{\"execute\": \"query-cpus-fast\"}").contains("\"cpu-index\": 0"));
     assert!(client.ask("{\"execute\": \"query-block\"}").starts_with("{\"return\": ["));
+    assert_eq!(client.ask("{\"execute\": \"query-name\"}"), "{\"return\": {\"name\": \"guest7\"}}");
+    let uuid = "{\"return\": {\"UUID\": \"00000000-0000-0000-0000-000000000000\"}}";
+    assert_eq!(client.ask("{\"execute\": \"query-uuid\"}"), uuid);
+    assert_eq!(client.ask("{\"execute\": \"query-kvm\"}"), "{\"return\": {\"enabled\": false, \"present\": false}}");
+    assert!(client.ask("{\"execute\": \"query-chardev\"}").contains("\"filename\": \"stdio\""));
 
     let nothing = "{\"return\": {}}";
     for (command, events) in [
@@ -125,6 +130,37 @@ fn client_negotiates_steers_the_guest_and_hears_of_it() {
     assert!(shutdown.contains("\"SHUTDOWN\"") && shutdown.contains("\"host-qmp-quit\""), "{shutdown}");
     assert_eq!(client.line(), "{\"id\": \"z\", \"return\": {}}");
     assert_eq!(emu.wait(), Some(0));
+}
+
+#[test]
+fn discs_are_changed_and_ejected() {
+    let (path, disc) = (temporary("qmp-disc.sock"), temporary("disc.iso"));
+    std::fs::write(&disc, [0; 4096]).unwrap();
+    let option = format!("unix:{},server=on,wait=off", path.display());
+    let mut emu = Emulator::start("qmp-disc", &["-qmp", &option]);
+    let mut client = Client::connect(&path);
+    client.answers.expect("\r\n");
+    client.ask("{\"execute\": \"qmp_capabilities\"}");
+    let nothing = "{\"return\": {}}";
+    let change = |device: &str, file: &std::path::Path| {
+        let arguments = format!("{{\"device\": \"{device}\", \"filename\": \"{}\"}}", file.display());
+        format!("{{\"execute\": \"blockdev-change-medium\", \"arguments\": {arguments}}}")
+    };
+    assert_eq!(client.ask(&change("ide1-cd0", &disc)), nothing);
+    let block = client.ask("{\"execute\": \"query-block\"}");
+    assert!(block.contains("disc.iso\"") && block.contains("\"virtual-size\": 4096"), "{block}");
+    assert_eq!(client.ask("{\"execute\": \"eject\", \"arguments\": {\"id\": \"ide1-cd0\"}}"), nothing);
+    assert!(!client.ask("{\"execute\": \"query-block\"}").contains("disc.iso"));
+    let absent = client.ask("{\"execute\": \"eject\", \"arguments\": {\"device\": \"x\", \"force\": true}}");
+    assert_eq!(absent, "{\"error\": {\"class\": \"DeviceNotFound\", \"desc\": \"Device 'x' not found\"}}");
+    assert!(
+        client.ask(&change("ide1-cd0", std::path::Path::new("/nonexistent"))).contains("Could not open '/nonexistent'")
+    );
+    let neither = client.ask("{\"execute\": \"eject\"}");
+    assert!(neither.contains("Need exactly one of 'device' and 'id'"), "{neither}");
+    client.ask("{\"execute\": \"quit\"}");
+    assert_eq!(emu.wait(), Some(0));
+    std::fs::remove_file(disc).unwrap();
 }
 
 #[test]

@@ -147,8 +147,13 @@ fn listening_guest(name: &str, desk: &Desk) -> (Emulator, u32) {
 
 /// A guest in a window on `desk`, with a monitor on stdin.
 fn monitored_guest(name: &str, desk: &Desk, folder: &Path) -> (Emulator, u32) {
+    shown_guest(name, desk, folder, &["-display", "window"])
+}
+
+/// The same with a display of the test's own choice.
+fn shown_guest(name: &str, desk: &Desk, folder: &Path, display: &[&str]) -> (Emulator, u32) {
     let mut emu = Emulator::launch(name, |command| {
-        command.args(["-display", "window", "-monitor", "stdio"]).env("DISPLAY", &desk.display).current_dir(folder)
+        command.args(["-monitor", "stdio"]).args(display).env("DISPLAY", &desk.display).current_dir(folder)
     });
     emu.output.expect("(qemu) ");
     let window = desk.await_window("emu");
@@ -211,13 +216,24 @@ fn paint(emu: &mut Emulator) {
 
 /// Waits until the window shows what `screendump` saves, scaled to its own size.
 fn expect_guests_screen(emu: &mut Emulator, desk: &Desk, window: u32, size: (usize, usize)) -> Picture {
+    expect_screen(emu, desk, window, size, |guest| guest.pixels[0] == 0x00ff_4100)
+}
+
+/// The same for a screen that is the one that is wanted.
+fn expect_screen(
+    emu: &mut Emulator,
+    desk: &Desk,
+    window: u32,
+    size: (usize, usize),
+    is_wanted: impl Fn(&Picture) -> bool,
+) -> Picture {
     let path = temporary("window.ppm");
     let deadline = Instant::now() + PATIENCE;
     loop {
         monitor(emu, &format!("screendump {}", path.display()));
         let shown = desk.picture(window);
         if let Some(guest) = read_ppm(&path)
-            && guest.pixels[0] == 0x00ff_4100
+            && is_wanted(&guest)
             && (shown.width, shown.height) == size
             && shown == scaled(&guest, size.0, size.1)
         {
@@ -241,6 +257,46 @@ fn window_shows_what_screendump_saves_in_every_size() {
         desk.resize(window, width, height);
         expect_guests_screen(&mut emu, &desk, window, (width as usize, height as usize));
     }
+    emu.type_keys(b"quit\n");
+    assert_eq!(emu.wait(), Some(0));
+}
+
+#[test]
+fn window_follows_the_guests_resolution_until_its_user_chooses_a_size() {
+    let desk = Desk::set_up("resolution");
+    let (mut emu, window) = monitored_guest("resolution", &desk, &std::env::temp_dir());
+    paint(&mut emu);
+    expect_guests_screen(&mut emu, &desk, window, (720, 400));
+    // Bochs VBE extensions: index at 1CEh, data at 1CFh; registers 1 to 4 are width, height, bits and enable. Here with the
+    // linear frame buffer and without clearing it, so that there is something to see.
+    let set_mode = |emu: &mut Emulator, width: usize, height: usize| {
+        for (index, value) in [(4, 0), (1, width), (2, height), (3, 32), (4, 0xc1)] {
+            monitor(emu, &format!("o /h 0x1ce {index}"));
+            monitor(emu, &format!("o /h 0x1cf {value}"));
+        }
+    };
+    let of = |width, height| move |guest: &Picture| (guest.width, guest.height) == (width, height);
+    for (width, height) in [(640, 480), (800, 600)] {
+        set_mode(&mut emu, width, height);
+        expect_screen(&mut emu, &desk, window, (width, height), of(width, height));
+    }
+    desk.resize(window, 500, 500);
+    set_mode(&mut emu, 640, 400);
+    expect_screen(&mut emu, &desk, window, (500, 500), of(640, 400));
+}
+
+#[test]
+fn close_button_ends_the_emulator_unless_it_is_told_otherwise() {
+    let desk = Desk::set_up("close");
+    let (mut emu, window) = monitored_guest("close", &desk, &std::env::temp_dir());
+    desk.close(window);
+    assert_eq!(emu.wait(), Some(0));
+    let display = ["-display", "gtk,window-close=off", "-full-screen"];
+    let (mut emu, window) = shown_guest("close-off", &desk, &std::env::temp_dir(), &display);
+    await_some("the full screen", || (desk.place(window) == (0, 0, SCREEN.0, SCREEN.1)).then_some(()));
+    desk.close(window);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(monitor(&mut emu, "info status").contains("VM status: running"));
     emu.type_keys(b"quit\n");
     assert_eq!(emu.wait(), Some(0));
 }

@@ -97,6 +97,25 @@ pub enum CharTarget {
     WithMonitor(CharSpec),
 }
 
+impl CharKind {
+    /// As `info chardev` tells it.
+    pub fn show(&self) -> String {
+        let server = |role: &SocketRole| if *role == SocketRole::Client { "" } else { ",server=on" };
+        match self {
+            CharKind::Null => "null".into(),
+            CharKind::Stdio { .. } => "stdio".into(),
+            CharKind::Pty => "pty".into(),
+            CharKind::File { path, .. } => format!("file:{}", path.display()),
+            CharKind::Pipe { path } => format!("pipe:{}", path.display()),
+            CharKind::Unix { path, role } => format!("unix:{}{}", path.display(), server(role)),
+            CharKind::Tcp { host, port, role, telnet, .. } => {
+                let scheme = if *telnet { "telnet" } else { "tcp" };
+                format!("{scheme}:{host}:{port}{}", server(role))
+            }
+        }
+    }
+}
+
 impl CharSpec {
     fn plain(kind: CharKind) -> CharSpec {
         CharSpec { kind, mux: false, log: None }

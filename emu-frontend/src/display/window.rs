@@ -281,7 +281,10 @@ impl Screen {
 
     fn show_title(&mut self) {
         let Some(view) = &self.view else { return };
-        let name = if self.remote.name.is_empty() { String::new() } else { format!(" ({})", self.remote.name) };
+        let name = match self.remote.identity.name.as_str() {
+            "" => String::new(),
+            name => format!(" ({name})"),
+        };
         let (_, instructions) = self.remote.time();
         let speed = self.speed.look(instructions);
         let state = match self.remote.is_paused() {

@@ -213,6 +213,7 @@ pub const INFO: &[Command] = &[
         "show info of one block device or all block devices",
         media::info,
     ),
+    command(&["chardev"], &[], "", "show the character devices", info::chardev),
     command(&["cpus"], &[], "", "show infos for each CPU", info::cpus),
     command(&["irq"], &[], "", "show the interrupts statistics (if available)", info::irq),
     command(&["kvm"], &[], "", "show KVM information", info::kvm),
@@ -232,6 +233,7 @@ pub const INFO: &[Command] = &[
     ),
     command(&["status"], &[], "", "show the current VM status (running|paused)", info::status),
     command(&["tlb"], &[], "", "show virtual to physical memory mappings", info::tlb),
+    command(&["uuid"], &[], "", "show the current VM UUID", info::uuid),
     command(&["version"], &[], "", "show the version of emu", info::version),
 ];
 

@@ -14,7 +14,29 @@ use std::fmt::Write as _;
 const MOST_LINES: usize = 100_000;
 
 pub fn name(machine: &Remote, _: &Arguments) -> String {
-    if machine.name.is_empty() { String::new() } else { format!("{}\n", machine.name) }
+    match machine.identity.name.as_str() {
+        "" => String::new(),
+        name => format!("{name}\n"),
+    }
+}
+
+pub fn uuid(machine: &Remote, _: &Arguments) -> String {
+    show_uuid(&machine.identity.uuid) + "\n"
+}
+
+/// In the usual groups of digits.
+pub fn show_uuid(uuid: &[u8; 16]) -> String {
+    let mut text = String::new();
+    for (i, byte) in uuid.iter().enumerate() {
+        let dash = if [4, 6, 8, 10].contains(&i) { "-" } else { "" };
+        let _ = write!(text, "{dash}{byte:02x}");
+    }
+    text
+}
+
+pub fn chardev(machine: &Remote, _: &Arguments) -> String {
+    let line = |(id, behind): &(String, String)| format!("{id}: filename={behind}\n");
+    machine.identity.chardevs.iter().map(line).collect()
 }
 
 pub fn version(_: &Remote, _: &Arguments) -> String {

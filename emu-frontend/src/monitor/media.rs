@@ -8,48 +8,76 @@ use emu_devices::storage::block::Media;
 use std::fmt::Write as _;
 use std::path::Path;
 
-fn find<'a>(machine: &'a Remote, arguments: &Arguments) -> Result<&'a Media, String> {
-    let name = arguments.text("device").unwrap_or_default();
+fn find<'a>(machine: &'a Remote, name: &str) -> Result<&'a Media, String> {
     let found = machine.media.iter().find(|media| media.info().name == name);
-    found.ok_or_else(|| error(&format!("Device '{name}' not found")))
+    found.ok_or_else(|| format!("Device '{name}' not found"))
+}
+
+fn answer(result: Result<(), String>) -> String {
+    result.map_or_else(|problem| error(&problem), |()| String::new())
 }
 
 pub fn eject(machine: &Remote, arguments: &Arguments) -> String {
-    match find(machine, arguments).map(|media| media.eject(arguments.flag("force"))) {
-        Ok(Ok(())) => String::new(),
-        Ok(Err(e)) => error(&e.to_string()),
-        Err(answer) => answer,
-    }
+    answer(take_out(machine, arguments.text("device").unwrap_or_default(), arguments.flag("force")))
 }
 
-/// Puts a raw image into a drive. What was read-only stays so, and an empty drive takes its first medium read-only,
-/// unless the line says otherwise.
+/// Takes the medium out of the drive called `name`.
+///
+/// # Errors
+/// QEMU's words.
+pub fn take_out(machine: &Remote, name: &str, force: bool) -> Result<(), String> {
+    find(machine, name)?.eject(force).map_err(|e| e.to_string())
+}
+
 pub fn change(machine: &Remote, arguments: &Arguments) -> String {
-    let media = match find(machine, arguments) {
-        Ok(media) => media,
-        Err(answer) => return answer,
-    };
-    let name = arguments.text("filename").unwrap_or_default();
-    let raw = match arguments.text("format") {
+    answer(insert(
+        machine,
+        arguments.text("device").unwrap_or_default(),
+        &Medium {
+            file: arguments.text("filename").unwrap_or_default(),
+            format: arguments.text("format"),
+            read_only_mode: arguments.text("read-only-mode"),
+            force: arguments.flag("force"),
+        },
+    ))
+}
+
+/// What is to be put into a drive.
+pub struct Medium<'t> {
+    /// The image.
+    pub file: &'t str,
+    /// Its format; `None`: raw, unless it looks otherwise.
+    pub format: Option<&'t str>,
+    /// `retain`, `read-only` or `read-write`. What was read-only stays so, and an empty drive takes its first medium
+    /// read-only, unless this says otherwise.
+    pub read_only_mode: Option<&'t str>,
+    /// Though the guest has locked the medium that is there.
+    pub force: bool,
+}
+
+/// Puts a medium into the drive called `name`.
+///
+/// # Errors
+/// QEMU's words.
+pub fn insert(machine: &Remote, name: &str, medium: &Medium) -> Result<(), String> {
+    let media = find(machine, name)?;
+    let raw = match medium.format {
         None => false,
         Some("raw") => true,
-        Some(other) => return error(&format!("Unknown driver '{other}'")),
+        Some(other) => return Err(format!("Unknown driver '{other}'")),
     };
     let info = media.info();
-    let read_only = match arguments.text("read-only-mode") {
+    let read_only = match medium.read_only_mode {
         None | Some("retain") => info.file.is_none() || info.read_only,
         Some("read-only") => true,
         Some("read-write") => false,
-        Some(other) => return error(&format!("invalid parameter value: {other}")),
+        Some(other) => return Err(format!("invalid parameter value: {other}")),
     };
-    match image::open(Path::new(name), image::Mode { read_only, raw, ..image::Mode::default() }) {
-        Ok(image) => media
-            .insert(name, image, arguments.flag("force"))
-            .map_or_else(|e| error(&e.to_string()), |()| String::new()),
-        Err(problem) => {
-            error(&format!("Could not open '{name}': {}", problem.split(" (os error").next().unwrap_or_default()))
-        }
-    }
+    let mode = image::Mode { read_only, raw, ..image::Mode::default() };
+    let image = image::open(Path::new(medium.file), mode).map_err(|problem| {
+        format!("Could not open '{}': {}", medium.file, problem.split(" (os error").next().unwrap_or_default())
+    })?;
+    media.insert(medium.file, image, medium.force).map_err(|e| e.to_string())
 }
 
 /// The drives and what is in them.

@@ -5,10 +5,10 @@ mod arguments;
 mod commands;
 mod expression;
 mod format;
-mod info;
+pub mod info;
 mod input;
 mod line;
-mod media;
+pub mod media;
 mod memory;
 
 use crate::char::{Console, Input};

@@ -1,5 +1,6 @@
 use super::*;
 use crate::log::LogItems;
+use crate::remote::Identity;
 use emu_core::clock::ClockMode;
 use emu_core::cpu::model::CpuModel;
 use emu_devices::board::machine::MachineOptions;
@@ -36,6 +37,11 @@ fn config() -> PcConfig {
     }
 }
 
+fn identity() -> Identity {
+    let chardevs = vec![("serial0".into(), "stdio".into()), ("compat_monitor0".into(), "unix:/m,server=on".into())];
+    Identity { name: "guest".into(), uuid: std::array::from_fn(|i| 0x11 * i as u8), chardevs }
+}
+
 impl Bench {
     fn new() -> Bench {
         Bench::with(Vec::new())
@@ -47,7 +53,7 @@ impl Bench {
         std::thread::spawn(move || {
             let mut pc = Pc::new(config()).unwrap();
             pc.media = media;
-            sender.send(Arc::new(Remote::new(&pc, "guest".into()))).unwrap();
+            sender.send(Arc::new(Remote::new(&pc, identity()))).unwrap();
             let mut machine = pc.machine;
             machine.run().map(drop).unwrap();
         });
@@ -110,6 +116,8 @@ fn stop_and_cont_change_the_status() {
     assert_eq!(bench.run("stop"), "");
     assert_eq!(bench.run("info status"), "VM status: paused\n");
     assert_eq!(bench.run("info name"), "guest\n");
+    assert_eq!(bench.run("info uuid"), "00112233-4455-6677-8899-aabbccddeeff\n");
+    assert_eq!(bench.run("info chardev"), "serial0: filename=stdio\ncompat_monitor0: filename=unix:/m,server=on\n");
     assert_eq!(bench.run("system_reset"), "");
     assert_eq!(bench.run("info status"), "VM status: paused (prelaunch)\n");
 }

@@ -3,7 +3,8 @@
 use super::Done;
 use crate::display::picture::{self, PictureFormat};
 use crate::display::typist::{self, DEFAULT_HOLD};
-use crate::monitor;
+use crate::monitor::media::{self, Medium};
+use crate::monitor::{self, info};
 use crate::remote::Remote;
 use emu_devices::board::machine::RunState;
 use emu_devices::input::Key;
@@ -35,15 +36,29 @@ type Run = fn(&Remote, Arguments) -> Result<Done, Error>;
 
 /// All commands but `qmp_capabilities`, which is about the conversation itself.
 pub const COMMANDS: &[(&str, Run)] = &[
+    ("blockdev-change-medium", change_medium),
     ("cont", |machine, arguments| {
         expect_no_more(&arguments)?;
         machine.cont().map_err(Error::generic)?;
+        nothing()
+    }),
+    ("eject", |machine, mut arguments| {
+        let device = take_device(&mut arguments)?;
+        let force = take_bool(&mut arguments, "force")?.unwrap_or(false);
+        expect_no_more(&arguments)?;
+        media::take_out(machine, &device, force).map_err(|problem| device_error(&device, problem))?;
         nothing()
     }),
     ("human-monitor-command", human_monitor_command),
     ("query-block", |machine, arguments| {
         expect_no_more(&arguments)?;
         Ok(Done::Value(machine.media.iter().map(|media| block(&media.info())).collect()))
+    }),
+    ("query-chardev", |machine, arguments| {
+        expect_no_more(&arguments)?;
+        let show =
+            |(label, filename): &(String, String)| json!({"frontend-open": true, "filename": filename, "label": label});
+        Ok(Done::Value(machine.identity.chardevs.iter().map(show).collect()))
     }),
     ("query-commands", |_, arguments| {
         expect_no_more(&arguments)?;
@@ -60,11 +75,26 @@ pub const COMMANDS: &[(&str, Run)] = &[
             "target": "x86_64",
         }])))
     }),
+    ("query-kvm", |_, arguments| {
+        expect_no_more(&arguments)?;
+        Ok(Done::Value(json!({"enabled": false, "present": false})))
+    }),
+    ("query-name", |machine, arguments| {
+        expect_no_more(&arguments)?;
+        Ok(Done::Value(match machine.identity.name.as_str() {
+            "" => json!({}),
+            name => json!({ "name": name }),
+        }))
+    }),
     ("query-status", |machine, arguments| {
         expect_no_more(&arguments)?;
         let state = machine.run_state().unwrap_or(RunState::Shutdown);
         let running = state == RunState::Running;
         Ok(Done::Value(json!({"status": state.name(), "singlestep": false, "running": running})))
+    }),
+    ("query-uuid", |machine, arguments| {
+        expect_no_more(&arguments)?;
+        Ok(Done::Value(json!({"UUID": info::show_uuid(&machine.identity.uuid)})))
     }),
     ("query-version", |_, arguments| {
         expect_no_more(&arguments)?;
@@ -155,6 +185,38 @@ fn take_number(arguments: &mut Arguments, name: &str) -> Result<Option<i64>, Err
         None => Ok(None),
         Some(value) => value.as_i64().map(Some).ok_or_else(|| wrong_type(name, "integer")),
     }
+}
+
+fn take_bool(arguments: &mut Arguments, name: &str) -> Result<Option<bool>, Error> {
+    match arguments.remove(name) {
+        None => Ok(None),
+        Some(value) => value.as_bool().map(Some).ok_or_else(|| wrong_type(name, "boolean")),
+    }
+}
+
+/// A drive by its name, which is its id too.
+fn take_device(arguments: &mut Arguments) -> Result<String, Error> {
+    match (take_text(arguments, "device")?, take_text(arguments, "id")?) {
+        (Some(name), None) | (None, Some(name)) => Ok(name),
+        _ => Err(Error::generic("Need exactly one of 'device' and 'id'")),
+    }
+}
+
+fn device_error(device: &str, problem: String) -> Error {
+    let class = if problem == format!("Device '{device}' not found") { "DeviceNotFound" } else { "GenericError" };
+    Error { class, text: problem }
+}
+
+fn change_medium(machine: &Remote, mut arguments: Arguments) -> Result<Done, Error> {
+    let device = take_device(&mut arguments)?;
+    let file = take_text(&mut arguments, "filename")?.ok_or_else(|| missing("filename"))?;
+    let format = take_text(&mut arguments, "format")?;
+    let mode = take_text(&mut arguments, "read-only-mode")?;
+    let force = take_bool(&mut arguments, "force")?.unwrap_or(false);
+    expect_no_more(&arguments)?;
+    let medium = Medium { file: &file, format: format.as_deref(), read_only_mode: mode.as_deref(), force };
+    media::insert(machine, &device, &medium).map_err(|problem| device_error(&device, problem))?;
+    nothing()
 }
 
 fn human_monitor_command(machine: &Remote, mut arguments: Arguments) -> Result<Done, Error> {

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use x11rb::connection::Connection;
 use x11rb::protocol::xproto::{
-    AtomEnum, ConfigureWindowAux, ConnectionExt as _, Drawable, ImageFormat, InputFocus, KeyButMask, Window,
+    AtomEnum, ClientMessageEvent, ConfigureWindowAux, ConnectionExt as _, Drawable, EventMask, ImageFormat, InputFocus,
+    KeyButMask, Window,
 };
 use x11rb::protocol::xtest::ConnectionExt as _;
 use x11rb::rust_connection::RustConnection;
@@ -183,6 +184,15 @@ impl Desk {
         (at.dst_x, at.dst_y, size.width, size.height)
     }
 
+    /// Asks a window to close, as the button of its frame does (ICCCM, WM_DELETE_WINDOW).
+    pub fn close(&self, window: Window) {
+        let atom = |name: &[u8]| self.connection.intern_atom(false, name).unwrap().reply().unwrap().atom;
+        let data = [atom(b"WM_DELETE_WINDOW"), x11rb::CURRENT_TIME, 0, 0, 0];
+        let message = ClientMessageEvent::new(32, window, atom(b"WM_PROTOCOLS"), data);
+        self.connection.send_event(false, window, EventMask::NO_EVENT, message).unwrap();
+        self.connection.sync().unwrap();
+    }
+
     /// Gives a window another size, as its user would.
     pub fn resize(&self, window: Window, width: u32, height: u32) {
         let size = ConfigureWindowAux::new().x(0).y(0).width(width).height(height);
@@ -204,12 +214,15 @@ impl Desk {
 
     /// What a window shows.
     pub fn picture(&self, window: Drawable) -> Picture {
-        let size = self.connection.get_geometry(window).unwrap().reply().unwrap();
-        let image = self.connection.get_image(ImageFormat::Z_PIXMAP, window, 0, 0, size.width, size.height, !0);
-        let data = image.unwrap().reply().unwrap().data;
-        let pixel = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]);
-        let pixels = data.chunks_exact(4).map(pixel).collect();
-        Picture { width: size.width.into(), height: size.height.into(), pixels }
+        await_some("a picture", || {
+            let size = self.connection.get_geometry(window).ok()?.reply().ok()?;
+            let image = self.connection.get_image(ImageFormat::Z_PIXMAP, window, 0, 0, size.width, size.height, !0);
+            // Fails while the window changes its size or is not wholly on the screen.
+            let data = image.ok()?.reply().ok()?.data;
+            let pixel = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]);
+            let pixels = data.chunks_exact(4).map(pixel).collect();
+            Some(Picture { width: size.width.into(), height: size.height.into(), pixels })
+        })
     }
 }
 
