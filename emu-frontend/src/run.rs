@@ -22,6 +22,9 @@ const KERNEL_LIMIT: u64 = 1 << 31;
 const ROM_LIMIT: u64 = 64 << 20;
 /// The VGA BIOS that goes with firmware from a file.
 const VGA_BIOS: &str = "vgabios-stdvga.bin";
+/// fw_cfg's files with the option ROM that starts a kernel, and with what is booted in which order.
+const KERNEL_ROM: &str = "genroms/linuxboot.bin";
+const BOOT_ORDER: &str = "bootorder";
 /// Where Debian's packages put firmware: searched behind the folders of `-L`.
 const DATA_DIRS: [&str; 3] = ["/usr/share/seabios", "/usr/share/qemu", "/usr/share/bochs"];
 
@@ -69,22 +72,62 @@ pub fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartEr
     for (name, path) in &files.fw_cfg {
         firmware.files.push((name.clone(), read_file("fw_cfg", path, ROM_LIMIT)?));
     }
-    if let Some(bios) = &files.bios {
-        let image = read_file("bios", &find_data_file(bios, &files.data_dirs), ROM_LIMIT)?;
-        let rom = Rom::new(image).map_err(|e| StartError::value("bios", bios.display().to_string(), e.to_string()))?;
-        // Without its usual companion, our own: it needs nothing of the firmware that calls it.
-        let vga_rom = match find_data_file(Path::new(VGA_BIOS), &files.data_dirs) {
-            path if path.exists() => read_file("vga", &path, ROM_LIMIT)?,
-            _ => ::firmware::VGA_BIOS.to_vec(),
-        };
-        return Ok(BootImages { boot: PcBoot::Firmware(rom), vga_rom: Some(vga_rom), firmware });
-    }
-    let Some(kernel) = &files.kernel else {
-        let rom = Rom::new(::firmware::BIOS.to_vec()).map_err(|e| StartError::Other(e.to_string()))?;
-        return Ok(BootImages { boot: PcBoot::Firmware(rom), vga_rom: Some(::firmware::VGA_BIOS.to_vec()), firmware });
+    let kernel = files.kernel.as_ref().map(|path| read_kernel(files, path, memory)).transpose()?;
+    let kernel = match kernel {
+        // A kernel starts without firmware unless the user wants firmware or the kernel needs it.
+        Some((kernel, options)) if files.bios.is_none() && !matches!(&kernel, Kernel::Linux(k) if k.needs_bios()) => {
+            return Ok(BootImages { boot: PcBoot::Kernel(Box::new(kernel), options), vga_rom: None, firmware });
+        }
+        Some((Kernel::Linux(kernel), options)) => {
+            offer_kernel(&mut firmware);
+            Some((Box::new(kernel), options))
+        }
+        Some((_, options)) => {
+            let problem = "not a Linux kernel; others start without -bios only";
+            return Err(StartError::value("kernel", options.name, problem));
+        }
+        None => None,
     };
-    let file = read_file("kernel", kernel, KERNEL_LIMIT)?;
-    let name = kernel.display().to_string();
+    let (rom, vga_rom) = read_firmware(files)?;
+    Ok(BootImages { boot: PcBoot::Firmware { rom, kernel }, vga_rom: Some(vga_rom), firmware })
+}
+
+/// The system BIOS and the VGA BIOS.
+fn read_firmware(files: &BootFiles) -> Result<(Rom, Vec<u8>), StartError> {
+    let Some(bios) = &files.bios else {
+        let rom = Rom::new(::firmware::BIOS.to_vec()).map_err(|e| StartError::Other(e.to_string()))?;
+        return Ok((rom, ::firmware::VGA_BIOS.to_vec()));
+    };
+    let image = read_file("bios", &find_data_file(bios, &files.data_dirs), ROM_LIMIT)?;
+    let rom = Rom::new(image).map_err(|e| StartError::value("bios", bios.display().to_string(), e.to_string()))?;
+    // Without its usual companion, our own: it needs nothing of the firmware that calls it.
+    let vga_rom = match find_data_file(Path::new(VGA_BIOS), &files.data_dirs) {
+        path if path.exists() => read_file("vga", &path, ROM_LIMIT)?,
+        _ => ::firmware::VGA_BIOS.to_vec(),
+    };
+    Ok((rom, vga_rom))
+}
+
+/// Gives firmware the option ROM that starts kernels, and puts it in front of everything else that is to be booted.
+fn offer_kernel(firmware: &mut FirmwareConfig) {
+    firmware.files.push((KERNEL_ROM.into(), ::firmware::LINUXBOOT.to_vec()));
+    let mut order = format!("/rom@{KERNEL_ROM}").into_bytes();
+    match firmware.files.iter_mut().find(|(name, _)| name == BOOT_ORDER) {
+        Some((_, rest)) => {
+            order.push(b'\n');
+            rest.splice(..0, order);
+        }
+        None => {
+            order.push(0);
+            firmware.files.push((BOOT_ORDER.into(), order));
+        }
+    }
+}
+
+/// A kernel, and what goes with it.
+fn read_kernel(files: &BootFiles, path: &Path, memory: u64) -> Result<(Kernel, KernelOptions), StartError> {
+    let file = read_file("kernel", path, KERNEL_LIMIT)?;
+    let name = path.display().to_string();
     let kernel = Kernel::parse(&file).map_err(|e| StartError::value("kernel", name.as_str(), e.to_string()))?;
     let mut options = KernelOptions { name, command_line: files.append.clone().into_bytes(), ..Default::default() };
     match &files.initrd {
@@ -97,7 +140,7 @@ pub fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartEr
         Some(path) => options.initrd = read_file("initrd", path, memory)?,
         None => {}
     }
-    Ok(BootImages { boot: PcBoot::Kernel(Box::new(kernel), options), vga_rom: None, firmware })
+    Ok((kernel, options))
 }
 
 /// The file that `name` stands for: itself if there is such a file, else the first of that name in `folders` and in the
@@ -122,5 +165,23 @@ fn read_file(option: &str, path: &Path, limit: u64) -> Result<Vec<u8>, StartErro
         0 => Err(error("the file is empty".into())),
         n if n > limit => Err(error(format!("the file is too large; the limit is {}", show_size(limit)))),
         _ => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_comes_first_in_firmwares_boot_order() {
+        let order = |files: Vec<(String, Vec<u8>)>| {
+            let mut firmware = FirmwareConfig { files, ..FirmwareConfig::default() };
+            offer_kernel(&mut firmware);
+            let found = firmware.files.iter().find(|(name, _)| name == BOOT_ORDER).map(|(_, order)| order.clone());
+            assert!(firmware.files.iter().any(|(name, rom)| name == KERNEL_ROM && rom == ::firmware::LINUXBOOT));
+            found.unwrap()
+        };
+        assert_eq!(order(vec![]), b"/rom@genroms/linuxboot.bin\0");
+        assert_eq!(order(vec![(BOOT_ORDER.into(), b"HALT\0".to_vec())]), b"/rom@genroms/linuxboot.bin\nHALT\0");
     }
 }

@@ -133,10 +133,22 @@ pub mod system {
     /// Entries of two bytes: kind and number.
     pub const BOOT: i32 = SYSTEM + 2;
     pub const BOOTS: i32 = 24;
-    /// Boot entry vectors of option ROMs: how many, and far pointers.
+    /// What the user has chosen to boot: an entry like those above; 0 for nothing.
+    pub const BOOT_CHOICE: i32 = SYSTEM + 0x3E;
+    /// Boot entry vectors of option ROMs: how many, and for each a far pointer and where the ROM comes from: `BEV_FILE` and an index into
+    /// fw_cfg's directory, a PCI function, or `BEV_FIXED` for a ROM that was there.
     pub const BEV_COUNT: i32 = SYSTEM + 0x40;
     pub const BEV: i32 = SYSTEM + 0x44;
+    pub const BEV_SOURCE: i32 = BEV + 4;
     pub const BEVS: i32 = 8;
+    pub const BEV_FILE: i32 = 0x8000;
+    pub const BEV_FIXED: i32 = 0xFFFF;
+    /// How long the boot menu is offered, and when to restart with nothing to boot (dwords): milliseconds, FFFFFFFFh for never.
+    pub const MENU_WAIT: i32 = SYSTEM + 0x90;
+    pub const FAIL_WAIT: i32 = SYSTEM + 0x94;
+    /// When such a wait ends: ticks since midnight (dword), and how many are waited for.
+    pub const WAIT_FROM: i32 = SYSTEM + 0x98;
+    pub const WAIT_TICKS: i32 = SYSTEM + 0x9C;
 }
 
 /// What the ROM monitor keeps in [`ebda::MONITOR`].
@@ -153,4 +165,7 @@ pub mod monitor {
     pub const COLOUR: i32 = MONITOR + 0x94;
     /// Whether the banner has listed a drive (byte).
     pub const INDENT: i32 = MONITOR + 0x95;
+    /// \[Boot menu\] How many lines it has (byte), and what each boots, as in `system::BOOT`.
+    pub const MENU_COUNT: i32 = MONITOR + 0x96;
+    pub const MENU: i32 = MONITOR;
 }

@@ -5,21 +5,23 @@
 //! | `asm/` | | the assembler layer |
 //! | `layout.rs` | | BDA, EBDA, addresses in low memory |
 //! | `post/` | E000, Flat | reset, chipset, memory map, PCI, ACPI, SMBIOS, option ROMs, and the order of it all |
-//! | `boot.rs` | E000 | INT 18h, 19h, the boot order |
+//! | `boot/` | E000 | INT 18h, 19h, the boot order, the boot menu |
 //! | `monitor/` | E000 | the ROM monitor |
 //! | `services/int11.rs`, `int12.rs`, `int15.rs`, `apm.rs`, `int1a.rs`, `pci_bios.rs`, `pnp.rs` | F000, Flat | system, memory, APM, pointing device, clock, PCI BIOS |
 //! | `services/disk/` | F000 | INT 13h: hard disks, CD-ROM drives, El Torito, floppy drives; `disk.setup` at POST |
 //! | `services/keyboard.rs`, `mouse.rs`, `int14.rs`, `timer.rs` | F000 | INT 09h, 16h; 15h AH=C2h, 74h; 14h, 17h; 08h, 1Ch, 70h |
 //! | `vga/` | C000 | the VGA BIOS |
+//! | `linuxboot.rs` | C000 | the option ROM that starts the kernel of `-kernel` |
 //!
 //! POST calls `timer.setup`, `keyboard.setup`, `ports.setup` and `disk.setup` far, with interrupts off, DS = ES = SS = 0, registers free. With
-//! nothing to boot, INT 18h calls `monitor.run`. Deliberately absent so far: a boot menu.
+//! nothing to boot, INT 18h calls `monitor.run`.
 
 #[macro_use]
 mod asm;
 mod boot;
 mod debug;
 mod layout;
+mod linuxboot;
 mod monitor;
 mod post;
 mod services;
@@ -87,8 +89,17 @@ pub fn bios() -> Image {
 
 /// The VGA BIOS: an option ROM.
 pub fn vgabios() -> Image {
+    option_rom(vga::emit)
+}
+
+/// The option ROM that starts a kernel from fw_cfg.
+pub fn linuxboot() -> Image {
+    option_rom(linuxboot::emit)
+}
+
+fn option_rom(emit: impl Fn(&mut Rom)) -> Image {
     Rom::assemble(
-        |rom| rom.section(Section::C000, vga::emit),
+        |rom| rom.section(Section::C000, &emit),
         |sections, _| {
             let mut image = sections[0].1.clone();
             // One byte more at least, for the checksum.

@@ -1,4 +1,4 @@
-use super::{BIOS, VGA_BIOS};
+use super::{BIOS, LINUXBOOT, VGA_BIOS};
 use iced_x86::{Code, Decoder, DecoderOptions};
 
 /// The byte at F000:`offset`.
@@ -24,16 +24,33 @@ fn entry_points_jump_below_the_fixed_area() {
 }
 
 #[test]
-fn vga_bios_is_an_option_rom() {
-    assert_eq!(VGA_BIOS[..2], [0x55, 0xAA]);
-    assert_eq!(VGA_BIOS.len(), usize::from(VGA_BIOS[2]) * 512);
-    assert_eq!(VGA_BIOS.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+fn option_roms_have_signature_length_and_checksum() {
+    for image in [VGA_BIOS, LINUXBOOT] {
+        assert_eq!(image[..2], [0x55, 0xAA]);
+        assert_eq!(image.len(), usize::from(image[2]) * 512);
+        assert_eq!(sum(image), 0);
+    }
+}
+
+#[test]
+fn linuxboot_has_a_boot_entry_and_a_name() {
+    let word = |at: usize| usize::from(u16::from_le_bytes([LINUXBOOT[at], LINUXBOOT[at + 1]]));
+    let header = word(0x1A);
+    assert_eq!(LINUXBOOT[header..header + 4], *b"$PnP");
+    assert_eq!(sum(&LINUXBOOT[header..header + 32]), 0);
+    assert!(LINUXBOOT[word(header + 0x10)..].starts_with(b"Linux kernel"));
+    assert_eq!((word(header + 0x16), word(header + 0x1A)), (0, header + 32));
+    assert_eq!(LINUXBOOT[6], 0xCB, "initialisation returns far");
 }
 
 #[test]
 fn tables_in_the_f_segment_have_good_checksums() {
     for (signature, checked) in [(b"$PnP", 33), (b"_32_", 16), (b"$PIR", 528)] {
         let at = (F000..BIOS.len()).step_by(16).find(|at| BIOS[*at..].starts_with(signature)).unwrap();
-        assert_eq!(BIOS[at..at + checked].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0, "{signature:?}");
+        assert_eq!(sum(&BIOS[at..at + checked]), 0, "{signature:?}");
     }
+}
+
+fn sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }

@@ -71,6 +71,11 @@ impl ScreenGuest {
         Ok(())
     }
 
+    /// Waits for the end of the machine's process.
+    pub fn wait(&mut self) -> Result<ExitStatus, GuestError> {
+        self.monitor.wait()
+    }
+
     /// Ends the machine's process by its monitor.
     pub fn quit(mut self) -> Result<ExitStatus, GuestError> {
         self.monitor.send_line("quit")?;

@@ -1,11 +1,14 @@
 //! Boots from CD and diskette through firmware, the built-in BIOS and SeaBIOS: GRUB's rescue images to their prompt, which
-//! takes typed keys and lists drives, and Debian's kernels by isolinux to a shell on the serial console and power-off.
+//! takes typed keys and lists drives, and Debian's kernels by isolinux to a shell on the serial console and power-off. The same
+//! kernels through `-kernel` with `-bios`, and one of ours that only a BIOS can start.
 //!
 //! `scripts/guests.sh` fetches the images; xorriso makes the CDs. `EMU_TEST_MACHINE=qemu` runs the same on QEMU, with SeaBIOS
 //! in the place of the built-in BIOS.
 
 use emu_tests::guest::{Guest, GuestError, Machine, cached};
 use emu_tests::screen::ScreenGuest;
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -157,4 +160,132 @@ fn linux_i386_cd_boots_under_the_built_in_bios() {
 #[test]
 fn linux_i386_cd_boots_under_seabios() {
     linux_cd(Bios::SeaBios, "i386", "i386-seabios");
+}
+
+/// The shell of busybox as the initramfs of a kernel that `-kernel` hands to firmware from a file.
+fn linux_through(bios: Bios, arch: &str, name: &str) {
+    let folder = Folder::new(name);
+    let converse = || -> Result<(), GuestError> {
+        let machine = machine()?;
+        let mut command = machine.command();
+        match (bios, &machine) {
+            (Bios::BuiltIn, Machine::Emu(emu)) => {
+                let file = folder.0.join("bios.bin");
+                let written = Command::new(emu).args(["dev", "rom"]).arg(&file).status();
+                assert!(written.is_ok_and(|status| status.success()));
+                command.arg("-bios").arg(file);
+            }
+            (bios, _) => {
+                command.args(bios.arguments()?);
+            }
+        }
+        command.args(["-m", "512", "-append", "console=ttyS0 quiet panic=-1", "-kernel"]);
+        command.arg(cached(arch, "linux")?).arg("-initrd").arg(cached(arch, "busybox.cpio")?);
+        let mut guest = Guest::start(&mut command, LINUX_LIMIT)?;
+        guest.expect("emu# ")?;
+        guest.send_line("echo $((6 * 7)) on $(uname -m)")?;
+        guest.expect(if arch == "amd64" { "42 on x86_64" } else { "42 on i686" })?;
+        guest.expect("emu# ")?;
+        guest.send_line("poweroff -f")?;
+        guest.expect("reboot: Power down")?;
+        let status = guest.wait()?;
+        assert!(status.success(), "{}", guest.errors());
+        Ok(())
+    };
+    converse().unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn kernel_amd64_boots_through_the_built_in_bios() {
+    linux_through(Bios::BuiltIn, "amd64", "kernel-amd64-built-in");
+}
+
+#[test]
+fn kernel_amd64_boots_through_seabios() {
+    linux_through(Bios::SeaBios, "amd64", "kernel-amd64-seabios");
+}
+
+#[test]
+fn kernel_i386_boots_through_the_built_in_bios() {
+    linux_through(Bios::BuiltIn, "i386", "kernel-i386-built-in");
+}
+
+#[test]
+fn kernel_i386_boots_through_seabios() {
+    linux_through(Bios::SeaBios, "i386", "kernel-i386-seabios");
+}
+
+/// A kernel of boot protocol 2.00 that is loaded low: its setup code says what it finds of command line, kernel proper and RAM disk through
+/// INT 14h, and leaves by isa-debug-exit.
+fn old_kernel() -> Result<Vec<u8>, IcedError> {
+    let mut a = CodeAssembler::new(16)?;
+    let (mut next, mut done) = (a.create_label(), a.create_label());
+    // DS is the setup code's segment; the command line is at DS:[22h].
+    a.mov(si, word_ptr(0x22))?;
+    a.set_label(&mut next)?;
+    a.lodsb()?;
+    a.test(al, al)?;
+    a.jz(done)?;
+    a.mov(ah, 1)?;
+    a.xor(dx, dx)?;
+    a.int(0x14)?;
+    a.jmp(next)?;
+    a.set_label(&mut done)?;
+    // The sum of the kernel proper's and the RAM disk's first words; INT 15h AH=87h fetches the latter.
+    a.mov(ax, 0x1000)?;
+    a.mov(es, ax)?;
+    a.mov(cx, word_ptr(0).es())?;
+    a.push(cx)?;
+    a.push(ds)?;
+    a.pop(es)?;
+    a.mov(si, 0x1000)?;
+    a.mov(eax, dword_ptr(0x218))?;
+    a.mov(word_ptr(si + 0x12), ax)?;
+    a.shr(eax, 16)?;
+    a.mov(byte_ptr(si + 0x14), al)?;
+    a.mov(word_ptr(si + 0x10), 0xFFFF)?;
+    a.mov(byte_ptr(si + 0x15), 0x93)?;
+    a.mov(byte_ptr(si + 0x17), ah)?;
+    // Its buffer is at 9000h:1100h.
+    a.mov(word_ptr(si + 0x18), 0xFFFF)?;
+    a.mov(word_ptr(si + 0x1A), 0x1100)?;
+    a.mov(word_ptr(si + 0x1C), 0x9309)?;
+    a.mov(word_ptr(si + 0x1E), 0)?;
+    a.mov(cx, 1)?;
+    a.mov(ah, 0x87)?;
+    a.int(0x15)?;
+    a.pop(ax)?;
+    a.add(ax, word_ptr(0x1100))?;
+    a.out(0xF4, ax)?;
+    let code = a.assemble(0x230)?;
+
+    let mut file = vec![0; 5 * 512];
+    file[0x1F1] = 4;
+    file[0x1F4] = 1;
+    file[0x1FE..0x206].copy_from_slice(b"\x55\xAA\xEB\x2EHdrS");
+    file[0x207] = 2;
+    file[0x230..0x230 + code.len()].copy_from_slice(&code);
+    file.extend([0x12; 16]);
+    Ok(file)
+}
+
+#[test]
+fn kernel_that_starts_in_16_bit_code_gets_a_bios() {
+    let folder = Folder::new("old-kernel");
+    let (kernel, initrd) = (folder.0.join("kernel"), folder.0.join("initrd"));
+    fs::write(&kernel, old_kernel().expect("it can be encoded")).expect("a file");
+    fs::write(&initrd, [0x21; 5000]).expect("a file");
+    for bios in [Bios::BuiltIn, Bios::SeaBios] {
+        let converse = || -> Result<(), GuestError> {
+            let mut command = machine()?.command();
+            command.args(bios.arguments()?).arg("-kernel").arg(&kernel).arg("-initrd").arg(&initrd);
+            command.args(["-append", "old but alive.", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+            let mut guest = Guest::start(&mut command, GRUB_LIMIT)?;
+            guest.expect("old but alive.")?;
+            // 1212h + 2121h, doubled and one more: the low byte is the status.
+            assert_eq!(guest.wait()?.code(), Some((0x3333 << 1 | 1) & 0xFF), "{}", guest.errors());
+            Ok(())
+        };
+        converse().unwrap_or_else(|error| panic!("{error}"));
+    }
 }

@@ -3,8 +3,7 @@
 //! ```text
 //!  510h selector (16 bits)   511h data (8 bits)   514h..51Bh DMA address (big-endian; a write of its low half starts)
 //! ```
-//! Items are given when the machine is built. Deliberately absent: writable items (DMA writes report an error), and the
-//! items of `-kernel`, which needs no firmware here.
+//! Items are given when the machine is built. Deliberately absent: writable items (DMA writes report an error).
 
 use emu_core::device::{Access, Device, DeviceContext, Region, ResetKind, ports};
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,14 @@ pub mod key {
     pub const RAM_SIZE: u16 = 0x0003;
     /// Processors at power-on, 16 bits.
     pub const NB_CPUS: u16 = 0x0005;
+    /// The parts of the kernel of `-kernel`, for firmware that boots it: address, size (32 bits each) and data of the kernel proper,
+    pub const KERNEL: [u16; 3] = [0x0007, 0x0008, 0x0011];
+    /// of the initial RAM disk,
+    pub const INITRD: [u16; 3] = [0x000a, 0x000b, 0x0012];
+    /// of the command line with its final zero,
+    pub const COMMAND_LINE: [u16; 3] = [0x0013, 0x0014, 0x0015];
+    /// of the setup code with its header filled in.
+    pub const SETUP: [u16; 3] = [0x0016, 0x0017, 0x0018];
     /// Whether firmware offers a boot menu, 16 bits.
     pub const BOOT_MENU: u16 = 0x000e;
     /// Processors at most, 16 bits.
@@ -94,6 +101,13 @@ impl FwCfg {
     /// Adds or replaces the item of a key that is not a file's.
     pub fn set_item(&mut self, key: u16, contents: Vec<u8>) {
         self.items.insert(key, contents);
+    }
+
+    /// Adds or replaces the items of something to be loaded: the keys of its address, size and data.
+    pub fn set_part(&mut self, [address_key, size_key, data_key]: [u16; 3], address: u32, data: Vec<u8>) {
+        self.set_item(address_key, address.to_le_bytes().to_vec());
+        self.set_item(size_key, (data.len() as u32).to_le_bytes().to_vec());
+        self.set_item(data_key, data);
     }
 
     /// Adds or replaces a file. Names longer than 55 bytes are cut.

@@ -15,11 +15,6 @@ pub enum KernelError {
     /// No known format.
     #[error("not a kernel; accepted: a Linux bzImage, a Multiboot 1 or 2 image, an ELF file with a PVH note")]
     Unknown,
-    /// The kernel calls the BIOS, and there is none.
-    #[error(
-        "the Linux kernel starts in 16-bit code that needs a BIOS; accepted without one: kernels loaded high (bzImage)"
-    )]
-    NeedsBios,
     /// A Linux kernel.
     #[error(transparent)]
     Linux(#[from] LinuxBootError),
@@ -76,8 +71,7 @@ impl Kernel {
     /// It is nothing that can be booted.
     pub fn parse(file: &[u8]) -> Result<Kernel, KernelError> {
         if LinuxKernel::detect(file) {
-            let kernel = LinuxKernel::parse(file)?;
-            return if kernel.needs_bios() { Err(KernelError::NeedsBios) } else { Ok(Kernel::Linux(kernel)) };
+            return Ok(Kernel::Linux(LinuxKernel::parse(file)?));
         }
         if MultibootKernel::detect(file) {
             return Ok(Kernel::Multiboot(MultibootKernel::parse(file)?));

@@ -1,24 +1,25 @@
 //! Linux bzImage loading: Documentation/arch/x86/boot.rst of the kernel, protocol 2.00 to 2.15.
 //!
-//! The 64-bit entry point is taken where kernel and processor have one, else the 32-bit one. Kernels of protocols before
-//! 2.00 and those not loaded high start in 16-bit setup code, which calls the BIOS. Low memory at the entry point:
+//! Without firmware, the 64-bit entry point is taken where kernel and processor have one, else the 32-bit one. Low memory then:
 //!
 //! ```text
-//!  1000h GDT   2000h page tables   9_0000h boot_params (or setup code)   9_8000h command line   9_fc00h EBDA
+//!  1000h GDT   2000h page tables   9_0000h boot_params   9_8000h command line   9_fc00h EBDA
 //! ```
-//! Deliberately absent: the EFI handover protocol, kexec's setup_data, and gzip of anything but the kernel itself.
+//! With firmware, an option ROM starts the 16-bit setup code, which calls the BIOS (`through_firmware`). Kernels before protocol 2.02 and
+//! those not loaded high know no other way.
+//!
+//! Deliberately absent: protocols before 2.00, the EFI handover protocol, kexec's setup_data, and gzip of anything but the kernel itself.
 
 use super::boot_state::{BootState, gpr};
 use super::memory_map::{self, memory_map};
 use emu_core::mem::GuestMemory;
 use thiserror::Error;
+pub use through_firmware::KernelParts;
 
 /// Where boot_params goes, and setup code with the 16-bit entry point.
 const BOOT_PARAMS: u64 = 0x9_0000;
 const COMMAND_LINE: u64 = 0x9_8000;
 const COMMAND_LINE_ROOM: usize = (memory_map::EBDA - COMMAND_LINE) as usize;
-/// Setup code's stack and heap end here, relative to its segment.
-const HEAP_END: u16 = 0x7e00;
 
 const SECTOR: usize = 512;
 const MIN_FILE: usize = 0x250;
@@ -47,6 +48,9 @@ pub enum LinuxBootError {
         /// What would be accepted.
         accepted: &'static str,
     },
+    /// The kernel calls the BIOS, and is started without one.
+    #[error("the Linux kernel starts in 16-bit code, which needs a BIOS")]
+    NeedsBios,
     /// Too little RAM for the kernel.
     #[error(
         "the Linux kernel needs RAM up to {needed:#x}, the machine has {available:#x} bytes below 4 GiB; give it more with -m"
@@ -163,25 +167,27 @@ impl LinuxKernel {
         Ok(LinuxKernel { header, setup: file[..setup_size].to_vec(), payload: file[setup_size..].to_vec() })
     }
 
-    /// Whether the kernel starts in 16-bit setup code, which needs a BIOS.
+    /// Whether the kernel can be started in 16-bit setup code only, which needs a BIOS.
     pub fn needs_bios(&self) -> bool {
-        !self.header.loaded_high
+        !self.header.loaded_high || self.header.protocol < 0x202
     }
 
     /// Puts the kernel, its parameters and its RAM disk into `memory`; the state to start it in.
     ///
     /// # Errors
-    /// Something does not fit.
+    /// Something does not fit, or the kernel needs a BIOS.
     pub fn load(&self, memory: &GuestMemory, options: &LinuxOptions) -> Result<BootState, LinuxBootError> {
-        let header = &self.header;
-        self.check_command_line(options.command_line)?;
-        let load_address = u64::from(if header.loaded_high { header.code32_start } else { 0x1_0000 });
-        let end = self.kernel_end(load_address);
-        let ceiling = if header.loaded_high { memory.low_ram() } else { BOOT_PARAMS.min(memory.low_ram()) };
-        if end > ceiling {
-            return Err(LinuxBootError::KernelDoesNotFit { needed: end, available: ceiling });
+        if self.needs_bios() {
+            return Err(LinuxBootError::NeedsBios);
         }
-        let initrd = place_initrd(options.initrd, end.max(memory_map::HIGH_MEMORY), header, memory)?;
+        let header = &self.header;
+        self.check_command_line(options.command_line, COMMAND_LINE_ROOM)?;
+        let load_address = u64::from(header.code32_start);
+        let end = self.kernel_end(load_address);
+        if end > memory.low_ram() {
+            return Err(LinuxBootError::KernelDoesNotFit { needed: end, available: memory.low_ram() });
+        }
+        let initrd = place_initrd(options.initrd, end.max(memory_map::HIGH_MEMORY), header, memory.low_ram())?;
 
         memory.write(load_address, &self.payload);
         memory.write(initrd, options.initrd);
@@ -189,38 +195,25 @@ impl LinuxKernel {
         command_line.push(0);
         memory.write(COMMAND_LINE, &command_line);
 
-        let mut params = if header.loaded_high { self.boot_params(memory, options) } else { self.setup.clone() };
+        let mut params = self.boot_params(memory, options);
         put(&mut params, 0x210, 1, 0xff); // type_of_loader: without a registered number
         put(&mut params, 0x218, 4, initrd);
         put(&mut params, 0x21c, 4, options.initrd.len() as u64);
-        if header.protocol >= 0x202 {
-            put(&mut params, 0x228, 4, COMMAND_LINE);
-        } else {
-            put(&mut params, 0x20, 2, 0xa33f);
-            put(&mut params, 0x22, 2, COMMAND_LINE - BOOT_PARAMS);
-        }
-        if header.protocol >= 0x201 {
-            put(&mut params, 0x224, 2, u64::from(HEAP_END) - 0x200);
-            params[0x211] |= 0x80; // CAN_USE_HEAP
-        }
+        put(&mut params, 0x228, 4, COMMAND_LINE);
         memory.write(BOOT_PARAMS, &params);
 
-        let mut state = if !header.loaded_high {
-            let segment = (BOOT_PARAMS >> 4) as u16;
-            BootState::real(segment + 0x20, 0, segment, HEAP_END)
-        } else if header.entry_64 && options.long_mode {
+        let mut state = if header.entry_64 && options.long_mode {
             BootState::long(memory, load_address + 0x200)
         } else {
             BootState::protected(memory, load_address as u32)
         };
-        if header.loaded_high {
-            state.gpr[gpr::ESI] = BOOT_PARAMS;
-        }
+        state.gpr[gpr::ESI] = BOOT_PARAMS;
         Ok(state)
     }
 
-    fn check_command_line(&self, command_line: &[u8]) -> Result<(), LinuxBootError> {
-        let limit = (self.header.cmdline_size as usize).min(COMMAND_LINE_ROOM - 1);
+    /// `room`: bytes for the command line and its final zero.
+    fn check_command_line(&self, command_line: &[u8], room: usize) -> Result<(), LinuxBootError> {
+        let limit = (self.header.cmdline_size as usize).min(room - 1);
         if command_line.len() > limit {
             return Err(LinuxBootError::CommandLineTooLong { length: command_line.len(), limit });
         }
@@ -310,12 +303,12 @@ impl SetupHeader {
     }
 }
 
-/// As high as RAM and kernel allow, page-aligned. 0 for none.
-fn place_initrd(initrd: &[u8], floor: u64, header: &SetupHeader, memory: &GuestMemory) -> Result<u64, LinuxBootError> {
+/// As high as kernel and RAM, which ends at `top`, allow, page-aligned. 0 for none.
+fn place_initrd(initrd: &[u8], floor: u64, header: &SetupHeader, top: u64) -> Result<u64, LinuxBootError> {
     if initrd.is_empty() {
         return Ok(0);
     }
-    let ceiling = memory.low_ram().min(u64::from(header.initrd_addr_max) + 1);
+    let ceiling = top.min(u64::from(header.initrd_addr_max) + 1);
     let size = initrd.len() as u64;
     match ceiling.checked_sub(size).map(|start| start & !0xfff) {
         Some(start) if start >= floor => Ok(start),
@@ -331,6 +324,8 @@ fn le(bytes: &[u8], offset: usize, size: usize) -> u64 {
 fn put(bytes: &mut [u8], offset: usize, size: usize, value: u64) {
     bytes[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
 }
+
+mod through_firmware;
 
 #[cfg(test)]
 mod tests;

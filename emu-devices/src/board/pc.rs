@@ -14,6 +14,7 @@ use super::boot_state::{BootState, firmware_mtrrs};
 use super::firmware::FirmwareConfig;
 use super::fw_cfg::FwCfg;
 use super::kernel::{Kernel, KernelError, KernelOptions};
+use super::linux_boot::{LinuxKernel, LinuxOptions};
 use super::machine::{Machine, MachineOptions};
 use super::memory_map::FIRMWARE_TABLES;
 use super::post::{self, HOST_BRIDGE, IDE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS, VGA};
@@ -92,7 +93,12 @@ pub enum PcBoot {
     /// A kernel, in the state that firmware would leave behind.
     Kernel(Box<Kernel>, KernelOptions),
     /// Firmware, from the reset vector.
-    Firmware(Rom),
+    Firmware {
+        /// Its image.
+        rom: Rom,
+        /// The kernel that it is to boot: what fw_cfg offers to an option ROM among `PcConfig::firmware`'s files.
+        kernel: Option<(Box<LinuxKernel>, KernelOptions)>,
+    },
     /// The reset vector without a ROM: tests that bring their own code.
     ResetVector,
 }
@@ -197,7 +203,7 @@ impl Pc {
             return Err(PcError::TooLittleRam(config.ram));
         }
         let rom = match &config.boot {
-            PcBoot::Firmware(rom) => Some(rom),
+            PcBoot::Firmware { rom, .. } => Some(rom),
             PcBoot::Kernel(..) | PcBoot::ResetVector => None,
         };
         let video = config.vga.as_ref().map_or(0, vga::extra_memory);
@@ -260,7 +266,17 @@ impl Pc {
         let coprocessor = Coprocessor::new(isa(13));
         let ferr = coprocessor.ferr();
         bus.attach(Box::new(coprocessor));
-        bus.attach(Box::new(fw_cfg(bus.memory(), &acpi, &model, &config.firmware)));
+        let mut fw_cfg = fw_cfg(bus.memory(), &acpi, &model, &config.firmware);
+        if let PcBoot::Firmware { kernel: Some((kernel, options)), .. } = &config.boot {
+            let options = LinuxOptions {
+                command_line: &options.command_line,
+                initrd: &options.initrd,
+                ..LinuxOptions::default()
+            };
+            let parts = kernel.through_firmware(bus.memory().low_ram(), &options).map_err(KernelError::from)?;
+            parts.describe(&mut fw_cfg);
+        }
+        bus.attach(Box::new(fw_cfg));
         let channels = std::array::from_fn(|channel| dma.channel(channel as u8));
         bus.attach(Box::new(dma));
         if let Some((card, number)) = config.audio.sb16 {
@@ -393,6 +409,10 @@ fn boot(
     vga: Option<VgaConfig>,
 ) -> Box<dyn super::machine::Boot<PcError>> {
     let long_mode = model.supports(Feature::Lm);
+    let kernel = match boot {
+        PcBoot::Kernel(kernel, options) => Some((kernel, options)),
+        PcBoot::Firmware { .. } | PcBoot::ResetVector => None,
+    };
     let mut powered_on = false;
     let mut once = firmware.once.is_some();
     Box::new(move |bus: &Bus| -> Result<Option<BootState>, PcError> {
@@ -400,7 +420,7 @@ fn boot(
             firmware.restore_order(bus);
         }
         powered_on = true;
-        let PcBoot::Kernel(kernel, options) = &boot else { return Ok(None) };
+        let Some((kernel, options)) = &kernel else { return Ok(None) };
         post::initialise(bus, acpi.serials);
         if let Some(vga) = &vga {
             text_mode::initialise(bus, vga.memory, &vga.font);

@@ -43,7 +43,7 @@ impl NamedChar {
     }
 }
 
-/// Files to boot from: firmware or a kernel; the built-in firmware if there is neither.
+/// Files to boot from: firmware, a kernel, or both; the built-in firmware if there is neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootFiles {
     /// `-bios`, perhaps a name in one of `data_dirs`.
@@ -288,7 +288,6 @@ fn boot_files(
     let append = options.append.clone().or(machine.append.take());
     let (bios, data_dirs) = (options.bios.clone().or(machine.firmware.take()), options.data_dir.clone());
     match kernel {
-        Some(_) if bios.is_some() => Err(StartError::option("bios", "cannot be combined with -kernel yet")),
         None if append.is_some() => Err(StartError::option("append", "only goes with -kernel")),
         None if initrd.is_some() => Err(StartError::option("initrd", "only goes with -kernel")),
         _ => Ok(BootFiles { bios, data_dirs, firmware, fw_cfg, kernel, initrd, append: append.unwrap_or_default() }),

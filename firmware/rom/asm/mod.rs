@@ -74,7 +74,7 @@ pub enum Section {
     E000,
     /// 32-bit flat code at physical E8000 for POST, entered through `flat.call`.
     Flat,
-    /// 16-bit code at C000:0000, the VGA BIOS's own image.
+    /// 16-bit code of an option ROM, an image of its own: at C000:0000 the VGA BIOS, anywhere what looks at CS.
     C000,
 }
 

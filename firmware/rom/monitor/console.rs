@@ -2,6 +2,7 @@
 
 use super::state;
 use crate::rom::asm::*;
+use crate::rom::layout::{BDA_SEGMENT, bda};
 
 /// Line status: a byte has come.
 const DATA_READY: i32 = 0x01;
@@ -121,34 +122,41 @@ fn reading(rom: &mut Rom) {
         label("monitor.key");
         mov(cx, POLLS);
         label(".poll");
-        mov(ah, 0x01);
-        int(0x16);
-        jnz(".keyboard");
-        mov(ah, 0x03);
-        xor(dx, dx);
-        int(0x14);
-        // Without a port AH is still 3.
-        cmp(ax, 0x03FF);
-        je(".none");
-        push(i32::from(crate::rom::layout::BDA_SEGMENT));
-        pop(es);
-        cmp(word_ptr(crate::rom::layout::bda::COM_PORTS).es(), 0);
-        je(".none");
-        test(ah, DATA_READY);
-        jnz(".line");
-        label(".none");
+        call("monitor.poll");
+        jnz(".done");
         loop_(".poll");
         sti();
         hlt();
         jmp("monitor.key");
-        label(".keyboard");
-        mov(ah, 0);
-        int(0x16);
+        label(".done");
         ret();
-        label(".line");
+
+        // ZF if neither keyboard nor COM1 has a character; else AL = it, AH = its scan code, 0 from COM1. Changes AX, DX.
+        label("monitor.poll");
+        mov(ah, 0x11);
+        int(0x16);
+        jnz(".keyboard");
+        push(i32::from(BDA_SEGMENT));
+        pop(es);
+        cmp(word_ptr(bda::COM_PORTS).es(), 0);
+        je(".none");
+        mov(ah, 0x03);
+        xor(dx, dx);
+        int(0x14);
+        test(ah, DATA_READY);
+        jz(".none");
         mov(ah, 0x02);
         xor(dx, dx);
         int(0x14);
+        mov(ah, 0);
+        jmp(".some");
+        label(".keyboard");
+        mov(ah, 0x10);
+        int(0x16);
+        label(".some");
+        // ZF clear, whatever the character is.
+        test(sp, sp);
+        label(".none");
         ret();
 
         // Reads a line to state::LINE, zero-terminated.

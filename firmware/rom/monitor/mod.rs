@@ -14,9 +14,9 @@ mod console;
 mod machine;
 
 /// Colours: text, heading, prompt and names, errors.
-const TEXT: u32 = 0x07;
+pub const TEXT: u32 = 0x07;
 const HEADING: u32 = 0x1F;
-const BRIGHT: u32 = 0x0F;
+pub const BRIGHT: u32 = 0x0F;
 const ERROR: u32 = 0x0C;
 
 /// Commands: name, symbol, parameters and what it does.
@@ -50,10 +50,7 @@ pub fn emit(rom: &mut Rom) {
         pop(ds);
         mov(ds, word_ptr(bda::EBDA));
         mov(dword_ptr(state::NEXT), 0);
-        // COM1: 9600 baud, 8 bits, no parity.
-        mov(ax, 0x00E3);
-        xor(dx, dx);
-        int(0x14);
+        call("monitor.line");
         call("monitor.banner");
         label(".line");
         colour(BRIGHT);
@@ -100,6 +97,13 @@ pub fn emit(rom: &mut Rom) {
     asm! { rom;
         say("Numbers are hexadecimal. An ADDRESS is linear (B8000) or SEGMENT:OFFSET.\r\n");
         ret();
+
+        // COM1: 9600 baud, 8 bits, no parity. Changes AX, DX.
+        label("monitor.line");
+        mov(ax, 0x00E3);
+        xor(dx, dx);
+        int(0x14);
+        ret();
     }
     console::emit(rom);
     banner::emit(rom);
@@ -109,7 +113,7 @@ pub fn emit(rom: &mut Rom) {
 
 impl Rom {
     /// Writes a text in the current colour. Keeps all registers.
-    fn say(&mut self, text: &str) -> Emitted {
+    pub fn say(&mut self, text: &str) -> Emitted {
         let text = self.text(text);
         asm! { self;
             push(si);
@@ -121,7 +125,7 @@ impl Rom {
     }
 
     /// What is written from now on has this attribute on the screen.
-    fn colour(&mut self, attribute: u32) -> Emitted {
+    pub fn colour(&mut self, attribute: u32) -> Emitted {
         self.mov(byte_ptr(state::COLOUR), attribute)
     }
 }

@@ -4,7 +4,7 @@
 
 mod chipset;
 mod flat;
-mod fw_cfg;
+pub mod fw_cfg;
 pub mod ivt;
 pub mod memory;
 mod option_roms;

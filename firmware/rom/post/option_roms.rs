@@ -81,6 +81,7 @@ pub fn emit(rom: &mut Rom) {
         push(ax);
         push(bx);
         xor(dx, dx);
+        mov(cx, system::BEV_FIXED as u32);
         call("roms.initialise");
         pop(bx);
         pop(ax);
@@ -91,9 +92,10 @@ pub fn emit(rom: &mut Rom) {
         label(".done");
         ret();
 
-        // Initialises the ROM in segment AX, of PCI function DX; returns its segment in ES.
+        // Initialises the ROM in segment AX, of PCI function DX, from CX (system::BEV_SOURCE); returns its segment in ES.
         label("roms.initialise");
         call("flat.big");
+        push(cx);
         mov(es, ax);
         push(es);
         mov(si, ax);
@@ -114,6 +116,7 @@ pub fn emit(rom: &mut Rom) {
         cli();
         cld();
         pop(es);
+        pop(cx);
         cmp(word_ptr(0).es(), SIGNATURE as i32);
         jne(".done");
         mov(bx, word_ptr(PNP_HEADER).es());
@@ -121,7 +124,7 @@ pub fn emit(rom: &mut Rom) {
         jne(".done");
         cmp(word_ptr(bx + BEV).es(), 0);
         je(".no_bev");
-        // One more to boot: far pointers in the EBDA.
+        // One more to boot.
         push(i32::from(BDA_SEGMENT));
         pop(ds);
         mov(ds, word_ptr(bda::EBDA));
@@ -129,10 +132,11 @@ pub fn emit(rom: &mut Rom) {
         cmp(si, system::BEVS);
         jae(".done");
         inc(byte_ptr(system::BEV_COUNT));
-        shl(si, 2);
+        shl(si, 3);
         mov(ax, word_ptr(bx + BEV).es());
         mov(word_ptr(si + system::BEV), ax);
         mov(word_ptr(si + (system::BEV + 2)), es);
+        mov(word_ptr(si + system::BEV_SOURCE), cx);
         label(".no_bev");
         cmp(word_ptr(bx + BCV).es(), 0);
         je(".done");
@@ -165,7 +169,7 @@ pub fn emit_flat(rom: &mut Rom) {
         label("roms.position");
         dd(&[0]);
 
-        // Copies the next ROM: AX = its segment, DX = its PCI function. AX = 0: there are no more.
+        // Copies the next ROM: AX = its segment, DX = its PCI function, CX = where it is from (system::BEV_SOURCE). AX = 0: there are no more.
         label("roms.next");
         mov(eax, dword_ptr(rom.at("roms.source")));
         test(eax, eax);
@@ -204,6 +208,9 @@ pub fn emit_flat(rom: &mut Rom) {
         pop(eax);
         shr(eax, 4);
         xor(edx, edx);
+        mov(ecx, dword_ptr(rom.at("roms.position")));
+        dec(ecx);
+        or(ecx, system::BEV_FILE);
         ret();
 
         label(".functions");
@@ -246,6 +253,7 @@ pub fn emit_flat(rom: &mut Rom) {
         mov(eax, edi);
         shr(eax, 4);
         movzx(edx, bh);
+        mov(ecx, edx);
         ret();
 
         // Copies the image for PCs from the ROM at ESI: EDI = where to; CF set if there is none or no room.

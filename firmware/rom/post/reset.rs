@@ -70,6 +70,7 @@ pub fn emit(rom: &mut Rom) {
         mov(eax, rom.linear("chipset.lock"));
         call("flat.call");
         debug("emu BIOS: POST done");
+        call("boot.menu");
         int(0x19);
 
         label("bda.setup");

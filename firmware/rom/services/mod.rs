@@ -10,7 +10,7 @@ mod int1a;
 mod keyboard;
 mod mouse;
 mod pci_bios;
-mod pnp;
+pub mod pnp;
 mod timer;
 
 use super::asm::Rom;

@@ -1,7 +1,7 @@
 use super::*;
 
 /// A bzImage of protocol 2.15 with `payload` bytes of kernel and both entry points.
-fn image(payload: usize) -> Vec<u8> {
+pub fn image(payload: usize) -> Vec<u8> {
     let mut file = vec![0; 5 * SECTOR + payload.next_multiple_of(16)];
     put(&mut file, 0x1f1, 1, 4);
     put(&mut file, 0x1f4, 4, payload.div_ceil(16) as u64);
@@ -64,18 +64,16 @@ fn initrd_stays_below_initrd_addr_max_and_above_the_kernel() {
 }
 
 #[test]
-fn old_kernel_loaded_low_starts_in_its_setup_code() {
+fn old_kernels_need_a_bios() {
     let memory = GuestMemory::new(0x100_0000, 0).unwrap();
-    let mut file = image(64);
-    put(&mut file, 0x206, 2, 0x200);
-    put(&mut file, 0x211, 1, 0);
-    put(&mut file, 0x214, 4, 0x1000);
-    let kernel = LinuxKernel::parse(&file).unwrap();
-    assert!(kernel.needs_bios());
-    let state = kernel.load(&memory, &LinuxOptions { command_line: b"root=0", ..Default::default() }).unwrap();
-    assert_eq!((state.segments[1].base, state.rip, state.cr0 & 1), (0x9_0200, 0, 0));
-    assert_eq!(word(&memory, BOOT_PARAMS + 0x20), 0x8000_a33f);
-    assert_eq!(word(&memory, 0x1_0000), 0x9090_9090);
+    for (protocol, loadflags) in [(0x200, 0), (0x200, 1), (0x201, 1), (0x20f, 0)] {
+        let mut file = image(64);
+        put(&mut file, 0x206, 2, protocol);
+        put(&mut file, 0x211, 1, loadflags);
+        let kernel = LinuxKernel::parse(&file).unwrap();
+        assert!(kernel.needs_bios());
+        assert_eq!(kernel.load(&memory, &LinuxOptions::default()).unwrap_err(), LinuxBootError::NeedsBios);
+    }
 }
 
 #[test]
@@ -109,7 +107,9 @@ fn truncated_and_damaged_images_never_panic() {
             file[0x1f0 + (seed % 0xa0) as usize] = (seed >> 32) as u8;
         }
         if let Ok(kernel) = LinuxKernel::parse(&file) {
-            let _ = kernel.load(&memory, &LinuxOptions { initrd: &[1; 100], long_mode: true, ..Default::default() });
+            let options = LinuxOptions { initrd: &[1; 100], long_mode: true, ..Default::default() };
+            let _ = kernel.load(&memory, &options);
+            let _ = kernel.through_firmware(memory.low_ram(), &options);
         }
     }
 }

@@ -24,19 +24,7 @@ pub fn emit(rom: &mut Rom) {
         rep().stosb();
         mov(byte_ptr(emulation::ACTIVE), 0);
         call("ata.detect");
-        mov(si, word_ptr(DISK_MAP));
-        mov(di, ebda::DISK_TABLES);
-        mov(bx, 0x41 * 4);
-        cmp(byte_ptr(DISK_COUNT), 1);
-        jb(".tables");
-        call("disk.table");
-        mov(si, word_ptr(DISK_MAP + 2));
-        mov(di, ebda::DISK_TABLES + 16);
-        mov(bx, 0x46 * 4);
-        cmp(byte_ptr(DISK_COUNT), 2);
-        jb(".tables");
-        call("disk.table");
-        label(".tables");
+        call("disk.tables");
         mov(al, byte_ptr(DISK_COUNT));
         push(i32::from(BDA_SEGMENT));
         pop(ds);
@@ -44,6 +32,42 @@ pub fn emit(rom: &mut Rom) {
         mov(byte_ptr(bda::DISK_STATUS), 0);
         call("floppy.setup");
         retf();
+
+        // Makes drive DL (80h and up) drive 80h, and those before it one more. Far; DS = EBDA; changes AX, BX, CX, DX, SI, DI.
+        label("disk.first");
+        movzx(bx, dl);
+        sub(bl, 0x80);
+        jz(".done");
+        cmp(bl, byte_ptr(DISK_COUNT));
+        jae(".done");
+        add(bx, bx);
+        mov(ax, word_ptr(bx + DISK_MAP));
+        label(".next");
+        mov(cx, word_ptr(bx + (DISK_MAP - 2)));
+        mov(word_ptr(bx + DISK_MAP), cx);
+        sub(bx, 2);
+        jnz(".next");
+        mov(word_ptr(DISK_MAP), ax);
+        call("disk.tables");
+        label(".done");
+        retf();
+
+        // The parameter tables of drives 80h and 81h.
+        label("disk.tables");
+        mov(si, word_ptr(DISK_MAP));
+        mov(di, ebda::DISK_TABLES);
+        mov(bx, 0x41 * 4);
+        cmp(byte_ptr(DISK_COUNT), 1);
+        jb(".done");
+        call("disk.table");
+        mov(si, word_ptr(DISK_MAP + 2));
+        mov(di, ebda::DISK_TABLES + 16);
+        mov(bx, 0x46 * 4);
+        cmp(byte_ptr(DISK_COUNT), 2);
+        jb(".done");
+        call("disk.table");
+        label(".done");
+        ret();
 
         // The parameter table of the disk at SI, at DI; the vector at 0:BX points to it.
         label("disk.table");

@@ -7,11 +7,18 @@
 //!
 //! The order is first that of fw_cfg's file `bootorder`, whose lines are Open Firmware device paths as QEMU writes them; then that of CMOS
 //! registers 3Dh (first and second in the low and high nibble) and 38h (third in the high nibble), where 1 is floppy, 2 hard disk, 3 CD-ROM,
-//! 4 network. Without either: hard disk, floppy, CD-ROM, boot entries of option ROMs.
+//! 4 network. Without either: hard disk, floppy, CD-ROM, boot entries of option ROMs. `-boot menu=on` lets the user choose (`menu`).
+//!
+//! A disk that is chosen from the menu or named by `bootorder` becomes drive 80h, and those before it move up. With nothing to boot, fw_cfg's file
+//! `etc/boot-fail-wait` may ask for a restart after so many milliseconds.
 
 use crate::rom::asm::*;
 use crate::rom::layout::{BDA_SEGMENT, STACK_TOP, bda, system};
-use crate::rom::post::scratch;
+
+mod menu;
+mod order;
+
+pub use order::emit_flat;
 
 /// Where software that knows IBM's BIOS finds INT 19h in F000.
 const ENTRY: u16 = 0xE6F2;
@@ -30,10 +37,14 @@ const ROM_ENTRY: u32 = 4;
 const ATA_PLACE: u32 = 5;
 /// Nothing behind this one is booted.
 const HALT: u32 = 6;
+/// The ROM monitor, which only the menu offers.
+const MONITOR: u32 = 7;
+/// A wait that never ends or a menu that is not wanted, for what is in milliseconds else.
+const NEVER: i32 = -1;
 
 pub fn emit(rom: &mut Rom) {
-    setup(rom);
-    order(rom);
+    order::emit(rom);
+    menu::emit(rom);
     start(rom);
 }
 
@@ -43,134 +54,6 @@ pub fn emit_entry(rom: &mut Rom) {
     asm! { rom;
         label("boot.entry");
         jmp_far("int19");
-    }
-}
-
-/// The boot order, at POST.
-fn setup(rom: &mut Rom) {
-    asm! { rom;
-        label("boot.setup");
-        push(i32::from(BDA_SEGMENT));
-        pop(ds);
-        mov(ds, word_ptr(bda::EBDA));
-        mov(word_ptr(system::BOOT_COUNT), 0);
-        mov(eax, rom.linear("boot.load"));
-        call("flat.call");
-        test(eax, eax);
-        jz(".cmos");
-        mov(bx, (scratch::FILE >> 4) as i32);
-        mov(es, bx);
-        xor(si, si);
-        mov(bp, ax);
-        call("boot.lines");
-        label(".cmos");
-        cmos_read(0x38);
-        mov(ah, al);
-        shr(ah, 4);
-        cmos_read(0x3D);
-        // AX = the order, first in the lowest nibble.
-        test(ax, ax);
-        jnz(".order");
-        mov(ax, HARD_DISK | FLOPPY << 4 | CD << 8 | ROM_ENTRY << 12);
-        label(".order");
-        test(ax, ax);
-        jz(".done");
-        push(ax);
-        and(ax, 0xF);
-        cmp(al, ROM_ENTRY);
-        ja(".skip");
-        test(al, al);
-        jz(".skip");
-        call("boot.add");
-        label(".skip");
-        pop(ax);
-        shr(ax, 4);
-        jmp(".order");
-        label(".done");
-        ret();
-
-        // Adds kind AL, number AH to the order, of the EBDA in DS.
-        label("boot.add");
-        movzx(di, byte_ptr(system::BOOT_COUNT));
-        cmp(di, system::BOOTS);
-        jae(".full");
-        inc(byte_ptr(system::BOOT_COUNT));
-        shl(di, 1);
-        mov(word_ptr(di + system::BOOT), ax);
-        label(".full");
-        ret();
-    }
-}
-
-/// Device paths.
-fn order(rom: &mut Rom) {
-    asm! { rom;
-        // Adds what the lines at ES:SI, BP bytes, name.
-        label("boot.lines");
-        label(".line");
-        cmp(si, bp);
-        jae(".done");
-        // DX: place so far; BX: the kind, once known.
-        xor(bx, bx);
-        xor(dx, dx);
-        label(".character");
-        cmp(si, bp);
-        jae(".end");
-        mov(eax, dword_ptr(si).es());
-        inc(si);
-        cmp(al, u32::from(b'\n'));
-        je(".end");
-        test(al, al);
-        jz(".end");
-        cmp(eax, u32::from_le_bytes(*b"/rom"));
-        je(".rom");
-        cmp(eax, u32::from_le_bytes(*b"/eth"));
-        je(".rom");
-        cmp(eax, u32::from_le_bytes(*b"HALT"));
-        je(".halt");
-        cmp(eax, u32::from_le_bytes(*b"ppy@"));
-        je(".floppy");
-        cmp(eax, u32::from_le_bytes(*b"ive@"));
-        je(".channel");
-        cmp(eax, u32::from_le_bytes(*b"isk@"));
-        je(".unit");
-        jmp(".character");
-        label(".rom");
-        mov(bl, ROM_ENTRY);
-        jmp(".character");
-        label(".halt");
-        mov(bl, HALT);
-        jmp(".character");
-        label(".floppy");
-        mov(bl, FLOPPY);
-        call("boot.digit");
-        mov(bh, al);
-        jmp(".character");
-        label(".channel");
-        call("boot.digit");
-        shl(al, 1);
-        mov(dl, al);
-        jmp(".character");
-        label(".unit");
-        mov(bl, ATA_PLACE);
-        call("boot.digit");
-        add(al, dl);
-        mov(bh, al);
-        jmp(".character");
-        label(".end");
-        mov(ax, bx);
-        test(al, al);
-        jz(".line");
-        call("boot.add");
-        jmp(".line");
-        label(".done");
-        ret();
-
-        // AL = the digit behind the four characters whose second one is at ES:SI, at most 3.
-        label("boot.digit");
-        mov(al, byte_ptr(si + 3).es());
-        and(al, 3);
-        ret();
     }
 }
 
@@ -194,6 +77,11 @@ fn start(rom: &mut Rom) {
         mov(ax, i32::from(BDA_SEGMENT));
         mov(ds, ax);
         mov(ds, word_ptr(bda::EBDA));
+        // What the user has chosen comes first, once.
+        xor(ax, ax);
+        xchg(word_ptr(system::BOOT_CHOICE), ax);
+        test(ax, ax);
+        jnz(".kind");
         movzx(si, byte_ptr(system::BOOT_NEXT));
         mov(ax, si);
         cmp(al, byte_ptr(system::BOOT_COUNT));
@@ -201,6 +89,7 @@ fn start(rom: &mut Rom) {
         inc(byte_ptr(system::BOOT_NEXT));
         shl(si, 1);
         mov(ax, word_ptr(si + system::BOOT));
+        label(".kind");
         dispatch_al(&[
             (FLOPPY as u8, ".floppy"),
             (HARD_DISK as u8, ".hard_disk"),
@@ -208,6 +97,7 @@ fn start(rom: &mut Rom) {
             (ROM_ENTRY as u8, ".rom"),
             (ATA_PLACE as u8, ".place"),
             (HALT as u8, "boot.nothing"),
+            (MONITOR as u8, "boot.monitor"),
         ]);
         jmp("int18");
         label(".floppy");
@@ -218,8 +108,7 @@ fn start(rom: &mut Rom) {
         label(".hard_disk");
         mov(dl, ah);
         add(dl, FIRST_HARD_DISK);
-        mov(si, u32::from(rom.text("Booting from hard disk...\r\n")));
-        call("boot.sector");
+        call("boot.disk");
         jmp("int18");
         label(".cd");
         mov(dl, ah);
@@ -230,7 +119,7 @@ fn start(rom: &mut Rom) {
         movzx(si, ah);
         cmp(ah, byte_ptr(system::BEV_COUNT));
         jae("int18");
-        shl(si, 2);
+        shl(si, 3);
         mov(eax, dword_ptr(si + system::BEV));
         push(cs);
         push(u32::from(rom.offset("int18")));
@@ -312,6 +201,22 @@ fn start(rom: &mut Rom) {
         mov(si, u32::from(rom.text("No bootable device.\r\n")));
         call("boot.say");
         debug("No bootable device");
+        mov(ax, i32::from(BDA_SEGMENT));
+        mov(ds, ax);
+        mov(ds, word_ptr(bda::EBDA));
+        mov(eax, dword_ptr(system::FAIL_WAIT));
+        cmp(eax, NEVER);
+        je("boot.monitor");
+        mov(si, u32::from(rom.text("Restarting...\r\n")));
+        call("boot.say");
+        call("boot.deadline");
+        label(".wait");
+        sti();
+        hlt();
+        call("boot.due");
+        jc(".wait");
+        jmp("monitor.reboot");
+        label("boot.monitor");
     }
     rom.hook("monitor.run");
     asm! { rom;
@@ -348,28 +253,15 @@ fn drives(rom: &mut Rom) {
         jc(".no");
         cmp(dl, FIRST_CD);
         jae("boot.cd");
-        mov(si, u32::from(rom.text("Booting from hard disk...\r\n")));
-        jmp("boot.sector");
+        jmp("boot.disk");
         label(".no");
         ret();
-    }
-}
 
-/// Routines for 32-bit code.
-pub fn emit_flat(rom: &mut Rom) {
-    asm! { rom;
-        // Loads the file of the boot order to scratch memory: EAX = its size, at most 32 KiB; 0 if there is none.
-        label("boot.load");
-        mov(esi, rom.linear("boot.file"));
-        call("fwcfg.load");
-        jc(".none");
-        cmp(eax, 0x8000);
-        jbe(".done");
-        label(".none");
-        xor(eax, eax);
-        label(".done");
-        ret();
-        label("boot.file");
-        asciz("bootorder");
+        // Makes hard disk DL the first one and boots it, or returns.
+        label("boot.disk");
+        call_far("disk.first");
+        mov(dl, FIRST_HARD_DISK);
+        mov(si, u32::from(rom.text("Booting from hard disk...\r\n")));
+        jmp("boot.sector");
     }
 }
