@@ -7,8 +7,8 @@
 #   cache/ARCH/busybox.cpio   an initramfs made of it by tests/src/bin/mkinitramfs.rs
 #   cache/ARCH/disk.cpio      the same with the kernel's drivers for IDE, ext4 and ISO 9660 under /lib/disk, in the order in
 #                             which they load (package linux-image of the installer kernel's version)
-#   cache/firmware/           SeaBIOS, GRUB's rescue images, isolinux and memtest86+ (packages seabios, grub-rescue-pc, isolinux,
-#                             syslinux-common and memtest86+)
+#   cache/firmware/           SeaBIOS, Bochs' BIOS, GRUB's rescue images, isolinux and memtest86+ (packages seabios, bochsbios,
+#                             grub-rescue-pc, isolinux, syslinux-common and memtest86+)
 #
 # Usage: scripts/guests.sh [amd64] [i386] [firmware]          (default: all)
 # Environment: EMU_CACHE, another folder instead of cache/.
@@ -145,6 +145,7 @@ fetch_files() {
 fetch_firmware() {
     mkdir -p "$cache/firmware"
     fetch_files seabios usr/share/seabios/bios-256k.bin
+    fetch_files bochsbios usr/share/bochs/BIOS-bochs-latest
     fetch_files grub-rescue-pc usr/lib/grub-rescue/grub-rescue-cdrom.iso usr/lib/grub-rescue/grub-rescue-floppy.img
     fetch_files isolinux usr/lib/ISOLINUX/isolinux.bin
     fetch_files syslinux-common usr/lib/syslinux/modules/bios/ldlinux.c32

@@ -7,7 +7,7 @@
 //! | `post/` | E000, Flat | reset, chipset, memory map, PCI, ACPI, SMBIOS, option ROMs, and the order of it all |
 //! | `boot/` | E000 | INT 18h, 19h, the boot order, the boot menu |
 //! | `monitor/` | E000 | the ROM monitor |
-//! | `services/int11.rs`, `int12.rs`, `int15.rs`, `apm.rs`, `int1a.rs`, `pci_bios.rs`, `pnp.rs` | F000, Flat | system, memory, APM, pointing device, clock, PCI BIOS |
+//! | `services/int05.rs`, `int11.rs`, `int12.rs`, `int15.rs`, `apm.rs`, `int1a.rs`, `pci_bios.rs`, `pnp.rs` | F000, Flat | print screen, system, memory, APM, pointing device, clock, PCI BIOS |
 //! | `services/disk/` | F000 | INT 13h: hard disks, CD-ROM drives, El Torito, floppy drives; `disk.setup` at POST |
 //! | `services/keyboard.rs`, `mouse.rs`, `int14.rs`, `timer.rs` | F000 | INT 09h, 16h; 15h AH=C2h, 74h; 14h, 17h; 08h, 1Ch, 70h |
 //! | `vga/` | C000 | the VGA BIOS |

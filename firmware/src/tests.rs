@@ -15,7 +15,7 @@ fn reset_vector_jumps_into_the_image() {
 
 #[test]
 fn entry_points_jump_below_the_fixed_area() {
-    for offset in [0xE3FEu16, 0xE6F2, 0xE739, 0xE82E, 0xE987, 0xEFD2, 0xF841, 0xF84D, 0xF859, 0xFE6E, 0xFEA5] {
+    for offset in [0xE3FEu16, 0xE6F2, 0xE739, 0xE82E, 0xE987, 0xEFD2, 0xF841, 0xF84D, 0xF859, 0xFE6E, 0xFEA5, 0xFF54] {
         let jump =
             Decoder::with_ip(16, &BIOS[F000 + usize::from(offset)..], offset.into(), DecoderOptions::NONE).decode();
         assert_eq!(jump.code(), Code::Jmp_rel16, "{offset:04X}");

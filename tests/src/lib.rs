@@ -7,4 +7,5 @@ pub mod host;
 pub mod initramfs;
 pub mod machine;
 pub mod picture;
+pub mod realmode;
 pub mod screen;

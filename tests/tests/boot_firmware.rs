@@ -1,4 +1,4 @@
-//! Boots from CD and diskette through firmware, the built-in BIOS and SeaBIOS: GRUB's rescue images to their prompt, which
+//! Boots from CD and diskette through firmware, the built-in BIOS, SeaBIOS and Bochs' BIOS: GRUB's rescue images to their prompt, which
 //! takes typed keys and lists drives, and Debian's kernels by isolinux to a shell on the serial console and power-off. The same
 //! kernels through `-kernel` with `-bios`, and one of ours that only a BIOS can start.
 //!
@@ -20,16 +20,18 @@ const GRUB_LIMIT: Duration = Duration::from_secs(300);
 const LINUX_LIMIT: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Copy)]
-enum Bios {
+enum Firmware {
     BuiltIn,
     SeaBios,
+    Bochs,
 }
 
-impl Bios {
+impl Firmware {
     fn arguments(self) -> Result<Vec<OsString>, GuestError> {
         Ok(match self {
-            Bios::BuiltIn => vec![],
-            Bios::SeaBios => vec!["-bios".into(), cached("firmware", "bios-256k.bin")?.into()],
+            Firmware::BuiltIn => vec![],
+            Firmware::SeaBios => vec!["-bios".into(), cached("firmware", "bios-256k.bin")?.into()],
+            Firmware::Bochs => vec!["-bios".into(), cached("firmware", "BIOS-bochs-latest")?.into()],
         })
     }
 }
@@ -57,7 +59,7 @@ fn machine() -> Result<Machine, GuestError> {
 }
 
 /// GRUB's menu, then its prompt, then what `ls` shows.
-fn grub(bios: Bios, drive: &[OsString], listed: &str) {
+fn grub(bios: Firmware, drive: &[OsString], listed: &str) {
     let converse = || -> Result<(), GuestError> {
         let mut arguments = bios.arguments()?;
         arguments.extend_from_slice(drive);
@@ -74,26 +76,40 @@ fn grub(bios: Bios, drive: &[OsString], listed: &str) {
     converse().unwrap_or_else(|error| panic!("{error}"));
 }
 
-fn grub_cd(bios: Bios) {
+fn grub_cd(bios: Firmware) {
     let disc = cached("firmware", "grub-rescue-cdrom.iso").unwrap_or_else(|error| panic!("{error}"));
     grub(bios, &["-boot".into(), "d".into(), "-cdrom".into(), disc.into()], "(cd)");
 }
 
 #[test]
 fn grub_cd_lists_drives_under_the_built_in_bios() {
-    grub_cd(Bios::BuiltIn);
+    grub_cd(Firmware::BuiltIn);
 }
 
 #[test]
 fn grub_cd_lists_drives_under_seabios() {
-    grub_cd(Bios::SeaBios);
+    grub_cd(Firmware::SeaBios);
+}
+
+#[test]
+fn grub_cd_lists_drives_under_bochs_bios() {
+    grub_cd(Firmware::Bochs);
+}
+
+fn grub_floppy(bios: Firmware) {
+    let floppy = cached("firmware", "grub-rescue-floppy.img").unwrap_or_else(|error| panic!("{error}"));
+    let drive = ["-boot".into(), "a".into(), "-snapshot".into(), "-fda".into(), floppy.into()];
+    grub(bios, &drive, "(fd0)");
+}
+
+#[test]
+fn grub_floppy_lists_drives_under_the_built_in_bios() {
+    grub_floppy(Firmware::BuiltIn);
 }
 
 #[test]
 fn grub_floppy_lists_drives_under_seabios() {
-    let floppy = cached("firmware", "grub-rescue-floppy.img").unwrap_or_else(|error| panic!("{error}"));
-    let drive = ["-boot".into(), "a".into(), "-snapshot".into(), "-fda".into(), floppy.into()];
-    grub(Bios::SeaBios, &drive, "(fd0)");
+    grub_floppy(Firmware::SeaBios);
 }
 
 /// A CD that isolinux boots Debian's kernel from, with busybox as its initramfs.
@@ -119,7 +135,7 @@ fn isolinux_cd(folder: &Path, arch: &str) -> Result<PathBuf, GuestError> {
     }
 }
 
-fn linux_cd(bios: Bios, arch: &str, name: &str) {
+fn linux_cd(bios: Firmware, arch: &str, name: &str) {
     let folder = Folder::new(name);
     let converse = || -> Result<(), GuestError> {
         let mut command = machine()?.command();
@@ -144,32 +160,32 @@ fn linux_cd(bios: Bios, arch: &str, name: &str) {
 
 #[test]
 fn linux_amd64_cd_boots_under_the_built_in_bios() {
-    linux_cd(Bios::BuiltIn, "amd64", "amd64-built-in");
+    linux_cd(Firmware::BuiltIn, "amd64", "amd64-built-in");
 }
 
 #[test]
 fn linux_amd64_cd_boots_under_seabios() {
-    linux_cd(Bios::SeaBios, "amd64", "amd64-seabios");
+    linux_cd(Firmware::SeaBios, "amd64", "amd64-seabios");
 }
 
 #[test]
 fn linux_i386_cd_boots_under_the_built_in_bios() {
-    linux_cd(Bios::BuiltIn, "i386", "i386-built-in");
+    linux_cd(Firmware::BuiltIn, "i386", "i386-built-in");
 }
 
 #[test]
 fn linux_i386_cd_boots_under_seabios() {
-    linux_cd(Bios::SeaBios, "i386", "i386-seabios");
+    linux_cd(Firmware::SeaBios, "i386", "i386-seabios");
 }
 
 /// The shell of busybox as the initramfs of a kernel that `-kernel` hands to firmware from a file.
-fn linux_through(bios: Bios, arch: &str, name: &str) {
+fn linux_through(bios: Firmware, arch: &str, name: &str) {
     let folder = Folder::new(name);
     let converse = || -> Result<(), GuestError> {
         let machine = machine()?;
         let mut command = machine.command();
         match (bios, &machine) {
-            (Bios::BuiltIn, Machine::Emu(emu)) => {
+            (Firmware::BuiltIn, Machine::Emu(emu)) => {
                 let file = folder.0.join("bios.bin");
                 let written = Command::new(emu).args(["dev", "rom"]).arg(&file).status();
                 assert!(written.is_ok_and(|status| status.success()));
@@ -197,22 +213,22 @@ fn linux_through(bios: Bios, arch: &str, name: &str) {
 
 #[test]
 fn kernel_amd64_boots_through_the_built_in_bios() {
-    linux_through(Bios::BuiltIn, "amd64", "kernel-amd64-built-in");
+    linux_through(Firmware::BuiltIn, "amd64", "kernel-amd64-built-in");
 }
 
 #[test]
 fn kernel_amd64_boots_through_seabios() {
-    linux_through(Bios::SeaBios, "amd64", "kernel-amd64-seabios");
+    linux_through(Firmware::SeaBios, "amd64", "kernel-amd64-seabios");
 }
 
 #[test]
 fn kernel_i386_boots_through_the_built_in_bios() {
-    linux_through(Bios::BuiltIn, "i386", "kernel-i386-built-in");
+    linux_through(Firmware::BuiltIn, "i386", "kernel-i386-built-in");
 }
 
 #[test]
 fn kernel_i386_boots_through_seabios() {
-    linux_through(Bios::SeaBios, "i386", "kernel-i386-seabios");
+    linux_through(Firmware::SeaBios, "i386", "kernel-i386-seabios");
 }
 
 /// A kernel of boot protocol 2.00 that is loaded low: its setup code says what it finds of command line, kernel proper and RAM disk through
@@ -275,7 +291,7 @@ fn kernel_that_starts_in_16_bit_code_gets_a_bios() {
     let (kernel, initrd) = (folder.0.join("kernel"), folder.0.join("initrd"));
     fs::write(&kernel, old_kernel().expect("it can be encoded")).expect("a file");
     fs::write(&initrd, [0x21; 5000]).expect("a file");
-    for bios in [Bios::BuiltIn, Bios::SeaBios] {
+    for bios in [Firmware::BuiltIn, Firmware::SeaBios] {
         let converse = || -> Result<(), GuestError> {
             let mut command = machine()?.command();
             command.args(bios.arguments()?).arg("-kernel").arg(&kernel).arg("-initrd").arg(&initrd);

@@ -152,12 +152,13 @@ impl ConfigSpace {
         self.stored[usize::from(reg::COMMAND)] |= command::MEMORY as u8;
     }
 
-    /// Where the expansion ROM is decoded now; `None` if nowhere.
+    /// Where the expansion ROM is decoded now; `None` if nowhere. Its own enable bit decides, whatever the command register says
+    /// (PCI Local Bus Specification 3.0, 6.2.5.2, wants both): Bochs' BIOS copies the ROM before it enables memory.
     pub fn rom(&self) -> Option<u64> {
         let register = self.read(reg::ROM, 4);
         let base = register & !self.rom_size.wrapping_sub(1);
         let assigned = base != 0 && base.checked_add(self.rom_size).is_some();
-        let enabled = register & 1 != 0 && self.word(reg::COMMAND) & command::MEMORY != 0;
+        let enabled = register & 1 != 0;
         (self.rom_size != 0 && assigned && enabled).then_some(base.into())
     }
 

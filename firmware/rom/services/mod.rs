@@ -2,6 +2,7 @@
 
 mod apm;
 pub mod disk;
+mod int05;
 mod int11;
 mod int12;
 mod int14;
@@ -19,6 +20,7 @@ use super::asm::Rom;
 pub fn emit(rom: &mut Rom) {
     rom.service_ends();
     disk::emit(rom);
+    int05::emit(rom);
     int11::emit(rom);
     int12::emit(rom);
     int14::emit(rom);

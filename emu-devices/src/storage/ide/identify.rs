@@ -39,12 +39,17 @@ impl Words {
     }
 }
 
+const SECTOR_BYTES: u16 = 512;
+
 /// IDENTIFY DEVICE of a disk of `sectors` sectors, number `unit` of the board.
 pub fn disk(state: &DriveState, geometry: Geometry, sectors: u64, unit: u8) -> Vec<u8> {
     let mut w = Words([0; 256]);
     w.0[0] = 0x0040;
     w.0[1] = geometry.cylinders;
     w.0[3] = geometry.heads.into();
+    // Bytes of a track and of a sector: ATA-1's, retired since, but Bochs' BIOS moves as many as word 5 says.
+    w.0[4] = SECTOR_BYTES * u16::from(geometry.sectors);
+    w.0[5] = SECTOR_BYTES;
     w.0[6] = geometry.sectors.into();
     w.text(10, 10, &format!("EM{:05}", unit + 1));
     w.text(23, 4, env!("CARGO_PKG_VERSION"));

@@ -296,6 +296,7 @@ fn identify_tells_size_modes_and_settings() {
     let bytes = pc.words(512);
     let word = |i: usize| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]);
     assert_eq!((word(0), word(1), word(3), word(6)), (0x40, 20, 16, 63));
+    assert_eq!((word(4), word(5)), (63 * 512, 512), "what Bochs' BIOS takes for the size of a sector");
     assert_eq!((word(60), word(61), word(100)), (20_160, 0, 20_160));
     assert_eq!((word(59), word(63), word(88)), (0x0108, 0x0407, 0x3f));
     assert_eq!(word(85) & 0x21, 0x01);

@@ -325,6 +325,12 @@ fn bars_move_memory_rom_and_registers() {
     let mut bench = bench_with(&VgaConfig { memory: MEMORY, rom: Some(rom), font: vec![] });
     let config = bench.device.config();
     assert_eq!([0, 8].map(|register| config.lock().read(register, 4)), [0x1111_1234, 0x0300_0002]);
+    // Bochs' BIOS reads the ROM while the command register is 0.
+    config.lock().write(0x30, 4, 0xfebe_0001);
+    bench.poll();
+    let mut bytes = [0; 2];
+    bench.world.memory().read(0xfebe_0000, &mut bytes);
+    assert_eq!((config.lock().read(4, 2), bytes), (0, [0x55, 0xaa]));
     for (register, size) in [(0x10, 0xfff0_0008), (0x18, 0xffff_f000), (0x30, 0xffff_e001)] {
         config.lock().write(register, 4, u32::MAX);
         assert_eq!(config.lock().read(register, 4), size);
