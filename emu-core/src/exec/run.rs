@@ -68,6 +68,15 @@ struct Single {
     insn: Insn,
 }
 
+/// What [`Singles`] knows of some bytes.
+enum Known<'a> {
+    /// They begin with this instruction.
+    Whole(&'a Insn),
+    /// They are the beginning of an instruction, so that more have to be fetched.
+    Beginning,
+    No,
+}
+
 impl Default for Singles {
     fn default() -> Singles {
         Singles(vec![None; SINGLES].into())
@@ -75,10 +84,17 @@ impl Default for Singles {
 }
 
 impl Singles {
-    fn find(&self, rip: u64, bits: u32, bytes: &[u8]) -> Option<Insn> {
-        let single = self.0[rip as usize % SINGLES].as_ref()?;
+    fn find(&self, rip: u64, bits: u32, bytes: &[u8]) -> Known<'_> {
+        let Some(single) = self.0[rip as usize % SINGLES].as_ref().filter(|single| single.bits == bits) else {
+            return Known::No;
+        };
         let len = usize::from(single.insn.len);
-        (single.bits == bits && bytes.get(..len)? == &single.bytes[..len]).then_some(single.insn)
+        let first = len.min(bytes.len());
+        match bytes[..first] == single.bytes[..first] {
+            true if first == len => Known::Whole(&single.insn),
+            true => Known::Beginning,
+            false => Known::No,
+        }
     }
 
     fn keep(&mut self, rip: u64, bits: u32, from: &[u8], insn: Insn) {
@@ -471,8 +487,10 @@ impl Vcpu {
                 }
             }
             n += end;
-            if let Some(known) = self.singles.find(rip, bits, &bytes[..n]) {
-                return Ok(known);
+            match self.singles.find(rip, bits, &bytes[..n]) {
+                Known::Whole(insn) => return Ok(*insn),
+                Known::Beginning => continue,
+                Known::No => {}
             }
             let mut decoder = Decoder::with_ip(bits, &bytes[..n], rip, self.model.decoder_options());
             let insn = decoder.decode();
