@@ -41,13 +41,23 @@ pub struct Block {
     pub stale: Cell<bool>,
     /// Stale blocks: the entry of the block that has taken the place of this one.
     pub successor: Cell<Option<OpRef>>,
+    /// How often it has run, as far as that is counted.
+    pub heat: Cell<u32>,
+    /// The region that begins here, where the entry leads to one.
+    pub region: Cell<usize>,
 }
 
 impl Block {
     /// A live block of `bytes`, which lie at `offset`.
     pub fn new(ops: Box<[Op]>, insns: Box<[Insn]>, offset: Offset, bytes: &[u8]) -> Block {
         let (stale, successor) = (Cell::new(false), Cell::new(None));
-        Block { ops, insns, offset, len: bytes.len(), bytes: bytes.into(), patch: None, stale, successor }
+        let (heat, region) = (Cell::new(0), Cell::new(0));
+        Block { ops, insns, offset, len: bytes.len(), bytes: bytes.into(), patch: None, stale, successor, heat, region }
+    }
+
+    /// Begins to count its executions anew.
+    pub fn cool(&self) {
+        self.heat.set(0);
     }
 
     /// The entry of the block that has taken this stale one's place by now.

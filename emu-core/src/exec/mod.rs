@@ -10,6 +10,7 @@ pub mod descriptor;
 pub mod handlers;
 pub mod interrupt;
 pub mod postmortem;
+pub mod region;
 pub mod run;
 pub mod stack;
 pub mod task_switch;
@@ -54,6 +55,12 @@ pub struct Stats {
     pub revived: u64,
     /// Stores that hit decoded code.
     pub invalidations: u64,
+    /// Regions compiled and installed.
+    pub regions: u64,
+    /// Entries into compiled regions from outside.
+    pub regions_entered: u64,
+    /// Exits of compiled regions for an instruction that the interpreter had to execute.
+    pub region_steps: u64,
 }
 
 /// Bits of [`ModeKey`].
@@ -125,6 +132,9 @@ pub struct Vcpu {
     pub model: Arc<CpuModel>,
     /// Counters.
     pub stats: Stats,
+    /// The compiled tier, if there is one.
+    pub(crate) compiler: Option<Box<dyn region::Compiler>>,
+    pub(crate) regions: region::Regions,
     /// Executes every instruction by itself and by its unspecialised function, for comparison with the fast way.
     pub single_steps: bool,
 }
@@ -171,6 +181,8 @@ impl Vcpu {
             bus,
             model,
             stats: Stats::default(),
+            compiler: None,
+            regions: region::Regions::default(),
             single_steps: false,
         };
         cpu.mode_changed();
@@ -269,12 +281,16 @@ impl Vcpu {
         self.cache.invalidate(
             offset,
             len,
-            |entry| entry.handler.set(handlers::stale),
+            |entry| {
+                entry.handler.set(handlers::stale);
+                entry.block().cool();
+            },
             |start, len| chunks |= chunk_mask(start, len.min(0x1000 - (start & 0xfff))),
         );
         self.memory.set_code(offset, chunks);
-        // Entries of other blocks notice by themselves; the rest of this one must not run.
-        if self.block.is_some_and(|entry| entry.block().stale.get()) {
+        self.regions.invalidate(offset);
+        // Entries of other blocks notice by themselves; the rest of this one must not run, nor that of a region.
+        if self.regions.running() || self.block.is_some_and(|entry| entry.block().stale.get()) {
             self.leave = true;
         }
     }

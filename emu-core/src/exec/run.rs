@@ -196,10 +196,10 @@ impl Vcpu {
             }
         }
         if self.cache.is_full() {
-            self.block = None;
-            for page in self.cache.collect() {
-                self.memory.forget_code(page);
-            }
+            self.collect_blocks();
+        }
+        if self.compiler.as_ref().is_some_and(|compiler| compiler.ready()) {
+            self.install_regions();
         }
         if self.state.activity == Activity::Shutdown {
             return Some(RunExit::TripleFault);
@@ -362,12 +362,12 @@ impl Vcpu {
         hit != 0
     }
 
-    fn code_linear(&self, rip: u64) -> u64 {
+    pub(crate) fn code_linear(&self, rip: u64) -> u64 {
         if self.state.code64() { rip } else { self.state.segment(Seg::Cs).base.wrapping_add(rip) & 0xffff_ffff }
     }
 
     /// The offset in RAM of the code at `linear`, `None` if it is not in RAM or ROM.
-    fn translate_code(&mut self, linear: u64) -> Result<Option<Offset>, Fault> {
+    pub(crate) fn translate_code(&mut self, linear: u64) -> Result<Option<Offset>, Fault> {
         let user = self.state.cpl == 3;
         let tag = (linear & !0xfff) | self.contexts.fetch_tag(user);
         let slot = (linear >> 12) as usize % FETCH_ENTRIES;
@@ -409,12 +409,24 @@ impl Vcpu {
         Ok(Lookup::Block(entry))
     }
 
+    /// Frees all decoded and compiled code. Only when none is on the stack.
+    pub(super) fn collect_blocks(&mut self) {
+        self.block = None;
+        self.regions.clear();
+        for page in self.cache.collect() {
+            self.memory.forget_code(page);
+        }
+    }
+
     fn decode_block(&mut self, offset: Offset, rip: u64) -> OpRef {
         let entry = self.revive_block(offset).unwrap_or_else(|| {
             let mut bytes = [0; 512];
             let n = (0x1000 - (offset & 0xfff)).min(bytes.len());
             self.memory.ram().read(offset, &mut bytes[..n]);
             let block = block::decode(Decoding::of(self), offset, &bytes[..n]);
+            if !block.insns.is_empty() {
+                block.ops[0].handler.set(self.entry_handler());
+            }
             self.stats.blocks += 1;
             self.stats.decoded += block.insns.len() as u64;
             self.cache.insert(self.mode, block)

@@ -81,13 +81,13 @@ impl Entry {
 
 /// The TLB of one vCPU.
 pub struct Tlb {
-    entries: Box<[Entry; SIZE * BANKS]>,
+    pub(crate) entries: Box<[Entry; SIZE * BANKS]>,
     /// Which entries may be filled, a bit each, so that flushes touch only those.
     used: [u64; WORDS * BANKS],
     /// Which entries of the supervisor bank may be filled with translations that are not global.
     private: [u64; WORDS],
     /// Where the current bank starts.
-    start: usize,
+    pub(crate) start: usize,
     bank: Bank,
     context: usize,
     /// Bit `n % 4096` is set if a fragment of a large page in the 2 MiB region `n` may be cached: INVLPG must then look

@@ -252,25 +252,7 @@ pub fn select(key: ModeKey, insns: &[Insn], n: usize) -> Option<Op> {
 
 /// The condition code of a Jcc.
 fn condition(insn: &Insn) -> Option<u8> {
-    Some(match insn.code.mnemonic() {
-        M::Jo => 0,
-        M::Jno => 1,
-        M::Jb => 2,
-        M::Jae => 3,
-        M::Je => 4,
-        M::Jne => 5,
-        M::Jbe => 6,
-        M::Ja => 7,
-        M::Js => 8,
-        M::Jns => 9,
-        M::Jp => 10,
-        M::Jnp => 11,
-        M::Jl => 12,
-        M::Jge => 13,
-        M::Jle => 14,
-        M::Jg => 15,
-        _ => return None,
-    })
+    crate::ops::integer::jump_condition(insn.code.mnemonic())
 }
 
 macro_rules! for_condition {

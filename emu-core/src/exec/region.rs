@@ -1,0 +1,461 @@
+//! Regions: hot blocks that a compiled tier executes as one, and how they are found, installed and given up.
+//!
+//! ```text
+//!  entry op:  warm --often enough--> enter, and a Source goes to the Compiler (another thread compiles it)
+//!             ready --> compiled --calls--> code of the region --leaves with an exit--> chain | lookup | step ...
+//!             a member is overwritten --> the entry op is warm again, the code is freed when nothing can run it
+//! ```
+//! This module knows nothing of how code is made. A region's code reads and writes the vCPU at the places that
+//! [`layout`] names. It obeys the rules of threaded code: it pays for a block before its first instruction, and where it
+//! leaves, everything architectural is in the vCPU and the budget has been given back for what was not executed.
+
+use super::cache::ModeKey;
+use super::handlers::{chain, enter};
+use super::thread::{Exit, OpRef, dispatch};
+use super::{Vcpu, mode};
+use crate::cpu::fault::Fault;
+use crate::cpu::regs::BLOCK_RIP;
+use crate::decode::insn::{Insn, Kind};
+use crate::mem::Offset;
+use iced_x86::FlowControl;
+use std::collections::HashMap;
+
+/// Executions of a block after which it is worth a place in a region: a share of [`Compiler::threshold`].
+const WARM_SHARE: u32 = 32;
+/// Instructions in a region at most.
+const INSNS: usize = 160;
+/// Blocks in a region at most.
+const BLOCKS: usize = 48;
+/// Bytes of code after which all regions are given up.
+const CAPACITY: usize = 64 << 20;
+
+/// Why a region's code came back: its return value.
+pub mod exit {
+    /// Go on at `state.rip`, which is within limits.
+    pub const CHAIN: u64 = 0;
+    /// Something has to be looked at before going on at `state.rip`.
+    pub const LOOKUP: u64 = 1;
+    /// The budget does not cover the block at `state.rip`.
+    pub const BUDGET: u64 = 2;
+    /// The interpreter has to execute the instruction at `state.rip`.
+    pub const STEP: u64 = 3;
+    /// `Vcpu::fault` holds a fault of the instruction at `state.rip`.
+    pub const FAULT: u64 = 4;
+    /// The region is not valid here: interpret the block. Never returned by code.
+    pub(super) const INTERPRET: u64 = 5;
+}
+
+/// Where compiled code finds things: distances in bytes from the start of the [`Vcpu`].
+pub mod layout {
+    use super::Vcpu;
+    use crate::cpu::CpuState;
+    use crate::cpu::rflags::LazyFlags;
+    use crate::mmu::tlb::{Entry, Tlb};
+    use std::mem::offset_of;
+
+    /// The register file: add a slot.
+    pub const REGS: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, regs);
+    const FLAGS: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, flags);
+    /// Result of the operation that set the flags, 8 bytes.
+    pub const FLAGS_R: usize = FLAGS + offset_of!(LazyFlags, r);
+    /// Its first operand, 8 bytes.
+    pub const FLAGS_X: usize = FLAGS + offset_of!(LazyFlags, x);
+    /// Its second operand, 8 bytes.
+    pub const FLAGS_Y: usize = FLAGS + offset_of!(LazyFlags, y);
+    /// What it was, one byte.
+    pub const FLAGS_OP: usize = FLAGS + offset_of!(LazyFlags, op);
+    /// CF from before INC or DEC, one byte.
+    pub const FLAGS_CARRY: usize = FLAGS + offset_of!(LazyFlags, carry);
+    /// RIP, 8 bytes.
+    pub const RIP: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, rip);
+    /// Instructions that may still be started, 8 bytes.
+    pub const BUDGET: usize = offset_of!(Vcpu, budget);
+    /// Address of the TLB's entries, a pointer.
+    pub const TLB_ENTRIES: usize = offset_of!(Vcpu, tlb) + offset_of!(Tlb, entries);
+    /// Index of the first entry of the current bank, a pointer-sized integer.
+    pub const TLB_START: usize = offset_of!(Vcpu, tlb) + offset_of!(Tlb, start);
+    /// Bytes of a TLB entry, a power of two.
+    pub const TLB_ENTRY: usize = size_of::<Entry>();
+    /// Entries of a bank, a power of two.
+    pub const TLB_BANK: usize = 1 << crate::mmu::tlb::BITS;
+    /// In an entry: the tag for reads.
+    pub const READ_TAG: usize = offset_of!(Entry, read_tag);
+    /// In an entry: the tag for writes.
+    pub const WRITE_TAG: usize = offset_of!(Entry, write_tag);
+    /// In an entry: what makes a linear address a host address.
+    pub const ADDEND: usize = offset_of!(Entry, addend);
+}
+
+/// A block of a region to be.
+pub struct SourceBlock {
+    /// Distance of its first byte from the first byte of the region, in linear addresses.
+    pub delta: i64,
+    /// Its code.
+    pub bytes: Box<[u8]>,
+    /// Its instructions.
+    pub insns: Box<[Insn]>,
+}
+
+/// What to compile: blocks, the first of which is the entry.
+pub struct Source {
+    /// Names the request in the answer.
+    pub ticket: u64,
+    /// The mode in which the code runs.
+    pub mode: ModeKey,
+    /// The blocks.
+    pub blocks: Vec<SourceBlock>,
+}
+
+/// A region's code. It returns one of [`exit`].
+pub type Code = extern "C" fn(&mut Vcpu) -> u64;
+
+/// The result of compiling a [`Source`]; its code is good as long as this lives.
+pub trait Compiled: Send {
+    /// What to call, only on the kind of vCPU and in the mode that the source named.
+    fn code(&self) -> Code;
+    /// Bytes of memory.
+    fn size(&self) -> usize;
+}
+
+/// A compiled tier.
+pub trait Compiler: Send {
+    /// Executions of a block before the region that begins there is asked for; at least 1.
+    fn threshold(&self) -> u32;
+    /// Takes a source to compile; does not wait. Whether it was taken.
+    fn request(&mut self, source: Source) -> bool;
+    /// Whether [`Compiler::take`] has something; cheap.
+    fn ready(&self) -> bool;
+    /// A finished region by its ticket; `None` as the code if it could not be compiled.
+    fn take(&mut self) -> Option<(u64, Option<Box<dyn Compiled>>)>;
+}
+
+/// An address space and place for which a region is known to be what memory holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Valid {
+    tag: u64,
+    rip: u64,
+}
+
+struct Region {
+    compiled: Option<Box<dyn Compiled>>,
+    entry: OpRef,
+    members: Box<[OpRef]>,
+    /// Pages besides that of the entry: distance in bytes, and where they lie in RAM.
+    pages: Box<[(i64, Offset)]>,
+    valid: Option<Valid>,
+    dead: bool,
+}
+
+/// The regions of one vCPU.
+#[derive(Default)]
+pub struct Regions {
+    list: Vec<Region>,
+    /// Regions by the page of each member.
+    pages: HashMap<usize, Vec<usize>>,
+    /// Requests by ticket: the region that is waiting for its code.
+    waiting: HashMap<u64, usize>,
+    tickets: u64,
+    /// Executions that make a block hot.
+    hot: u32,
+    size: usize,
+    /// A region's code is running.
+    running: bool,
+    /// Some region is dead whose code has not been freed.
+    unburied: bool,
+}
+
+impl Regions {
+    /// Whether compiled code is on the stack.
+    pub(super) fn running(&self) -> bool {
+        self.running
+    }
+
+    /// Gives up the regions that have a stale member in the page of `offset`.
+    pub(super) fn invalidate(&mut self, offset: Offset) {
+        let Some(regions) = self.pages.get_mut(&(offset >> 12)) else { return };
+        regions.retain(|id| {
+            let region = &mut self.list[*id];
+            if !region.dead && region.members.iter().any(|member| member.block().stale.get()) {
+                region.dead = true;
+                self.unburied = true;
+                if !region.entry.block().stale.get() {
+                    region.entry.block().cool();
+                    region.entry.handler.set(warm);
+                }
+            }
+            !region.dead
+        });
+    }
+
+    /// Frees the code of dead regions. Only when no compiled code is on the stack.
+    fn bury(&mut self) {
+        if !std::mem::take(&mut self.unburied) {
+            return;
+        }
+        for region in self.list.iter_mut().filter(|region| region.dead) {
+            if let Some(compiled) = region.compiled.take() {
+                self.size -= compiled.size();
+            }
+        }
+    }
+
+    /// Forgets everything. Only when no compiled code is on the stack; the caller sees to the entries.
+    pub(super) fn clear(&mut self) {
+        debug_assert!(!self.running);
+        self.list.clear();
+        self.pages.clear();
+        self.waiting.clear();
+        self.size = 0;
+    }
+
+    /// The entries that lead to compiled code, or will.
+    fn entries(&self) -> impl Iterator<Item = OpRef> {
+        self.list.iter().filter(|region| !region.dead).map(|region| region.entry)
+    }
+}
+
+/// The entry of a block that is counted: as [`enter`].
+pub fn warm(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let block = op.block();
+    let heat = block.heat.get() + 1;
+    block.heat.set(heat);
+    if heat >= cpu.regions.hot {
+        return hot(cpu, op);
+    }
+    enter(cpu, op)
+}
+
+#[cold]
+#[inline(never)]
+fn hot(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    // No more counting, whatever comes of it.
+    op.handler.set(enter);
+    cpu.request_region(op);
+    // A compiler that does not work in the background has finished.
+    if cpu.compiler.as_ref().is_some_and(|compiler| compiler.ready()) {
+        cpu.install_regions();
+    }
+    dispatch(cpu, op)
+}
+
+/// The entry of a region.
+pub fn compiled(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    match cpu.run_region(op) {
+        exit::CHAIN => {
+            let target = cpu.state.rip;
+            chain(cpu, target)
+        }
+        exit::LOOKUP => Exit::LOOKUP,
+        exit::BUDGET => Exit::BUDGET,
+        exit::FAULT => Exit::FAULT,
+        exit::INTERPRET => enter(cpu, op),
+        _ => step(cpu),
+    }
+}
+
+/// Has the interpreter execute the instruction at `state.rip`, and goes on behind it.
+fn step(cpu: &mut Vcpu) -> Exit {
+    if cpu.budget <= 0 {
+        return Exit::BUDGET;
+    }
+    cpu.step();
+    if cpu.leave || cpu.mode & mode::FLAT == 0 {
+        return Exit::LOOKUP;
+    }
+    let target = cpu.state.rip;
+    chain(cpu, target)
+}
+
+impl Vcpu {
+    /// Compiles hot code with `compiler` from now on; `None` for interpreting alone. Only between runs.
+    pub fn set_compiler(&mut self, compiler: Option<Box<dyn Compiler>>) {
+        self.regions.hot = compiler.as_ref().map_or(u32::MAX, |compiler| compiler.threshold());
+        self.compiler = compiler;
+        self.collect_blocks();
+    }
+
+    /// The first handler of a block that is decoded now.
+    pub(crate) fn entry_handler(&self) -> super::thread::Handler {
+        if self.compiler.is_some() && self.mode & mode::FLAT != 0 && self.mode & mode::CODE != 0 { warm } else { enter }
+    }
+
+    fn run_region(&mut self, op: OpRef) -> u64 {
+        let id = op.block().region.get();
+        let now = Valid { tag: self.jump_tag, rip: self.state.regs.get64(BLOCK_RIP) };
+        let Some(region) = self.regions.list.get(id) else { return exit::INTERPRET };
+        let Some(code) = region.compiled.as_ref().map(|compiled| compiled.code()) else { return exit::INTERPRET };
+        if region.valid != Some(now) && !region.pages.is_empty() && !self.revalidate(id, now) {
+            return exit::INTERPRET;
+        }
+        self.block = Some(op);
+        self.regions.running = true;
+        self.stats.regions_entered += 1;
+        let exit = code(self);
+        self.regions.running = false;
+        if exit == exit::STEP {
+            self.stats.region_steps += 1;
+        }
+        exit
+    }
+
+    /// Whether the pages of region `id` are where it was compiled for, seen from `now`.
+    #[cold]
+    fn revalidate(&mut self, id: usize, now: Valid) -> bool {
+        let pages = self.regions.list[id].pages.clone();
+        let matches = pages.iter().all(|(distance, offset)| {
+            let linear = self.wrap_linear(self.code_linear(now.rip.wrapping_add(*distance as u64))) & !0xfff;
+            matches!(self.translate_code(linear), Ok(Some(found)) if found == *offset)
+        });
+        if matches {
+            self.regions.list[id].valid = Some(now);
+        }
+        matches
+    }
+
+    /// Asks for the region that begins with the block of `op`, which is about to run.
+    fn request_region(&mut self, op: OpRef) {
+        let rip = self.state.regs.get64(BLOCK_RIP);
+        let Some(gathered) = self.gather(op, rip) else { return };
+        let Some(compiler) = &mut self.compiler else { return };
+        let ticket = self.regions.tickets;
+        self.regions.tickets += 1;
+        let blocks = gathered.blocks;
+        if !compiler.request(Source { ticket, mode: self.mode, blocks }) {
+            // Later, perhaps.
+            op.block().cool();
+            op.handler.set(warm);
+            return;
+        }
+        let id = self.regions.list.len();
+        for member in &gathered.members {
+            let of_page = self.regions.pages.entry(member.block().offset >> 12).or_default();
+            if of_page.last() != Some(&id) {
+                of_page.push(id);
+            }
+        }
+        self.regions.list.push(Region {
+            compiled: None,
+            entry: op,
+            members: gathered.members.into(),
+            pages: gathered.pages.into(),
+            valid: None,
+            dead: false,
+        });
+        self.regions.waiting.insert(ticket, id);
+    }
+
+    /// Follows branches, falls and direct calls from the block of `entry` through blocks that are warm.
+    fn gather(&mut self, entry: OpRef, rip: u64) -> Option<Gathered> {
+        let size = if self.mode & mode::CODE == 2 { 8 } else { 4 };
+        let mask = if size == 8 { u64::MAX } else { 0xffff_ffff };
+        let mut found = Gathered::default();
+        let mut known = vec![rip];
+        let mut queue = std::collections::VecDeque::from([(rip, entry)]);
+        let mut count = 0;
+        while let Some((at, op)) = queue.pop_front() {
+            let block = op.block();
+            let last = block.insns.last()?;
+            if found.members.len() == BLOCKS || (count != 0 && count + block.insns.len() > INSNS) {
+                break;
+            }
+            count += block.insns.len();
+            let distance = at.wrapping_sub(rip) as i64;
+            let page = (at & !0xfff).wrapping_sub(rip & !0xfff) as i64;
+            let offset = block.offset & !0xfff;
+            if page != 0 && !found.pages.iter().any(|(known, _)| *known == page) {
+                found.pages.push((page, offset));
+            }
+            found.members.push(op);
+            found.blocks.push(SourceBlock {
+                delta: distance,
+                bytes: block.bytes.clone(),
+                insns: block.insns.clone(),
+            });
+            let next = at.wrapping_add(last.range().end as u64) & mask;
+            let target = next.wrapping_add(last.imm) & mask;
+            let near = last.ops[0].kind == Kind::Near && last.ops[0].size == size;
+            let successors = match last.code.flow_control() {
+                FlowControl::Next => [Some(next), None],
+                FlowControl::ConditionalBranch if near => [Some(target), Some(next)],
+                FlowControl::UnconditionalBranch if near => [Some(target), None],
+                FlowControl::Call if near => [Some(target), Some(next)],
+                _ => [None, None],
+            };
+            for successor in successors.into_iter().flatten() {
+                if known.contains(&successor) {
+                    continue;
+                }
+                let Some(op) = self.warm_block(successor) else {
+                    // The way back from a call that is not followed is not taken here.
+                    if last.code.flow_control() == FlowControl::Call {
+                        break;
+                    }
+                    continue;
+                };
+                known.push(successor);
+                queue.push_back((successor, op));
+            }
+        }
+        Some(found)
+    }
+
+    /// The block at `rip` if it is decoded and has run often enough.
+    fn warm_block(&mut self, rip: u64) -> Option<OpRef> {
+        let linear = self.wrap_linear(self.code_linear(rip));
+        let offset = self.translate_code(linear).ok()??;
+        let op = self.cache.find(offset, self.mode)?;
+        let block = op.block();
+        (block.heat.get() >= self.regions.hot / WARM_SHARE && !block.insns.is_empty()).then_some(op)
+    }
+
+    /// Installs what the compiler has finished. Only from the dispatcher.
+    pub(super) fn install_regions(&mut self) {
+        self.regions.bury();
+        while let Some((ticket, compiled)) = self.compiler.as_mut().and_then(|compiler| compiler.take()) {
+            let Some(id) = self.regions.waiting.remove(&ticket) else { continue };
+            let region = &mut self.regions.list[id];
+            let Some(compiled) = compiled.filter(|_| !region.dead) else { continue };
+            self.stats.regions += 1;
+            self.regions.size += compiled.size();
+            region.compiled = Some(compiled);
+            region.entry.block().region.set(id);
+            region.entry.handler.set(self::compiled);
+        }
+        if self.regions.size > CAPACITY {
+            for entry in self.regions.entries() {
+                entry.block().cool();
+                entry.handler.set(warm);
+            }
+            self.regions.clear();
+        }
+    }
+
+    /// Executes `insn`, of the block at the register file's [`BLOCK_RIP`], for compiled code that has stored all state.
+    /// 0 if it is to go on behind it, else 1 + the [`exit`] to leave with.
+    pub fn execute_for_region(&mut self, insn: &Insn) -> u64 {
+        match self.execute(insn) {
+            Ok(()) if self.leave => {
+                self.refund(i64::from(insn.after));
+                1 + exit::LOOKUP
+            }
+            Ok(()) if insn.after == 0 => 1 + exit::CHAIN,
+            Ok(()) => 0,
+            Err(Fault::Retry) => {
+                self.refund(i64::from(insn.after));
+                1 + exit::LOOKUP
+            }
+            Err(fault) => {
+                self.refund(i64::from(insn.after) + 1);
+                self.leave_with(fault);
+                1 + exit::FAULT
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Gathered {
+    members: Vec<OpRef>,
+    blocks: Vec<SourceBlock>,
+    pages: Vec<(i64, Offset)>,
+}

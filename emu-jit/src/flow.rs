@@ -1,0 +1,186 @@
+//! What the blocks of a region need of each other: who leads where, which registers are used and written, and where the
+//! flags have to be in the vCPU.
+
+use emu_core::decode::insn::{Insn, Kind};
+use emu_core::exec::mode;
+use emu_core::exec::region::{Source, SourceBlock};
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, RflagsBits,
+};
+
+/// General registers, a bit each.
+pub type Registers = u16;
+
+/// What is known of an instruction besides its [`Insn`].
+#[derive(Clone, Copy, Default)]
+pub struct Facts {
+    /// General registers that it may write.
+    pub writes: Registers,
+    /// General registers that it may read or write.
+    pub uses: Registers,
+    /// All arithmetic flags are defined by it alone, whatever they were.
+    pub sets_flags: bool,
+    /// It may leave the region, or reads a flag.
+    pub needs_flags: bool,
+}
+
+/// What is known of a block.
+#[derive(Default)]
+pub struct BlockFacts {
+    /// Of each instruction.
+    pub insns: Vec<Facts>,
+    /// Blocks of the region that it leads to.
+    pub successors: Vec<usize>,
+    /// Blocks of the region that lead to it; the way into the region counts too.
+    pub predecessors: usize,
+    /// Registers that may have changed since the region was entered when it begins.
+    pub dirty: Registers,
+    /// The flags have to be in the vCPU when it begins, unless the translation still knows them.
+    pub flags_in: bool,
+}
+
+/// What is known of a region.
+pub struct Flow {
+    /// Of each block.
+    pub blocks: Vec<BlockFacts>,
+    /// Registers that any block uses.
+    pub uses: Registers,
+    /// Blocks behind calls that the region follows: where its returns probably lead.
+    pub return_sites: Vec<usize>,
+}
+
+/// The arithmetic flags.
+const FLAGS: u32 =
+    RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+
+/// The distance from the region's start to the target of a near branch at the end of `block`.
+pub fn target(block: &SourceBlock, last: &Insn) -> i64 {
+    next(block, last).wrapping_add(last.imm as i64)
+}
+
+/// The distance from the region's start to the instruction behind `last`.
+pub fn next(block: &SourceBlock, last: &Insn) -> i64 {
+    block.delta + last.range().end as i64
+}
+
+/// Whether `insn` is a relative branch with an operand of the size of the code.
+pub fn is_near(insn: &Insn) -> bool {
+    insn.ops[0].kind == Kind::Near && insn.ops[0].size == insn.code_bits / 8
+}
+
+/// The stack pointer has the size of the code.
+pub fn stack_matches(key: u16) -> bool {
+    key >> mode::STACK_SHIFT & 3 == key & mode::CODE
+}
+
+/// A return with the size of the code.
+pub fn is_return(insn: &Insn) -> bool {
+    use iced_x86::Code::{Retnd, Retnd_imm16, Retnq, Retnq_imm16};
+    match insn.code {
+        Retnq | Retnq_imm16 => insn.code_bits == 64,
+        Retnd | Retnd_imm16 => insn.code_bits == 32,
+        _ => false,
+    }
+}
+
+fn facts(info: &mut InstructionInfoFactory, insn: &Insn, bytes: &[u8]) -> Facts {
+    let mut decoder = Decoder::new(u32::from(insn.code_bits), bytes, DecoderOptions::NONE);
+    let iced = decoder.decode();
+    let mut facts = Facts::default();
+    for used in info.info_options(&iced, InstructionInfoOptions::NO_MEMORY_USAGE).used_registers() {
+        let register = used.register();
+        if !register.is_gpr() {
+            continue;
+        }
+        let bit = 1 << (register.full_register().number() & 15);
+        facts.uses |= bit;
+        if !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess | OpAccess::None) {
+            facts.writes |= bit;
+        }
+    }
+    // A count in a register may be zero, which changes no flag.
+    let by_count = matches!(
+        iced.mnemonic(),
+        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Shld | Mnemonic::Shrd
+    ) && (insn.ops[1].kind == Kind::Gpr || insn.ops[2].kind == Kind::Gpr || insn.imm & 0x3f == 0);
+    facts.sets_flags = !by_count && iced.rflags_modified() & FLAGS == FLAGS;
+    let touches_memory = insn.ops.iter().any(|operand| operand.kind == Kind::Mem) && iced.mnemonic() != Mnemonic::Lea;
+    let partly = iced.rflags_modified() & FLAGS != 0 && !facts.sets_flags;
+    facts.needs_flags = touches_memory
+        || partly
+        || iced.rflags_read() & FLAGS != 0
+        || iced.stack_pointer_increment() != 0
+        || crate::lower::is_foreign(insn);
+    facts
+}
+
+/// Looks at `source`.
+pub fn analyse(source: &Source) -> Flow {
+    let mut info = InstructionInfoFactory::new();
+    let place = |delta: i64| source.blocks.iter().position(|block| block.delta == delta);
+    let mut blocks = Vec::new();
+    let mut return_sites = Vec::new();
+    for block in &source.blocks {
+        let insns = block.insns.iter().map(|insn| facts(&mut info, insn, &block.bytes[insn.range()])).collect();
+        blocks.push(BlockFacts { insns, ..BlockFacts::default() });
+        let Some(last) = block.insns.last() else { continue };
+        if last.code.flow_control() == FlowControl::Call && is_near(last) && place(target(block, last)).is_some() {
+            return_sites.extend(place(next(block, last)));
+        }
+    }
+    return_sites.sort_unstable();
+    return_sites.dedup();
+    for (n, block) in source.blocks.iter().enumerate() {
+        let Some(last) = block.insns.last() else { continue };
+        let matches = stack_matches(source.mode);
+        let mut to = Vec::new();
+        match last.code.flow_control() {
+            FlowControl::Next => to.extend(place(next(block, last))),
+            FlowControl::ConditionalBranch if is_near(last) && !crate::lower::is_foreign(last) => {
+                to.extend(place(target(block, last)));
+                to.extend(place(next(block, last)));
+            }
+            FlowControl::UnconditionalBranch if is_near(last) => to.extend(place(target(block, last))),
+            FlowControl::Call if is_near(last) && matches => to.extend(place(target(block, last))),
+            FlowControl::Return if is_return(last) && matches => to.extend(&return_sites),
+            _ => {}
+        }
+        blocks[n].successors = to;
+    }
+    blocks[0].predecessors = 1;
+    for n in 0..blocks.len() {
+        for to in blocks[n].successors.clone() {
+            blocks[to].predecessors += 1;
+        }
+    }
+    let uses = blocks.iter().flat_map(|block| &block.insns).fold(0, |all, facts| all | facts.uses);
+    let mut flow = Flow { blocks, uses, return_sites };
+    flow.settle();
+    flow
+}
+
+impl Flow {
+    /// Computes what depends on other blocks, until nothing changes.
+    fn settle(&mut self) {
+        let mut changed = true;
+        while std::mem::take(&mut changed) {
+            for n in (0..self.blocks.len()).rev() {
+                let block = &self.blocks[n];
+                let dirty = block.insns.iter().fold(block.dirty, |dirty, facts| dirty | facts.writes);
+                let decisive = block.insns.iter().find(|facts| facts.needs_flags || facts.sets_flags);
+                let flags_in = match decisive {
+                    Some(facts) => facts.needs_flags,
+                    // It hands on what it gets; and where it leaves the region, all has to be right.
+                    None => true,
+                };
+                changed |= flags_in != block.flags_in;
+                self.blocks[n].flags_in = flags_in;
+                for to in self.blocks[n].successors.clone() {
+                    let merged = self.blocks[to].dirty | dirty;
+                    changed |= merged != self.blocks[to].dirty;
+                    self.blocks[to].dirty = merged;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,690 @@
+//! The backend that builds CLIF: [`emu_core::ops::backend::Backend`] says what its operations mean.
+//!
+//! Values keep the type that they come in as long as that makes no difference, since every extension costs an
+//! instruction.
+
+use super::flags::{Flags, InstOp};
+use super::memory::int;
+use super::{Callee, Lower};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I8, I64};
+use cranelift_codegen::ir::{Block, InstBuilder, Value};
+use emu_core::cpu::Width;
+use emu_core::cpu::regs::{BLOCK_RIP, RAX, RBP, RDX, RegFile, Slot, ZERO};
+use emu_core::cpu::rflags::{CF, FlagOp, OF};
+use emu_core::decode::insn::{Insn, Kind};
+use emu_core::ops::backend::Backend;
+use iced_x86::{Code, Mnemonic};
+use std::convert::Infallible;
+
+/// A value: 64 bits, or what stands for them.
+#[derive(Clone, Copy, Debug)]
+pub enum V {
+    /// All 64 bits.
+    Wide(Value),
+    /// Sign-extended from a width of less than 64 bits.
+    Narrow(Value, Width),
+    /// A constant.
+    Imm(u64),
+    /// 0 or 1, in 8 bits.
+    Flag(Value),
+    /// The sum, or difference, of two sign-extended values, and perhaps of a carry: one bit more than the width.
+    Sum { subtract: bool, x: Leaf, y: Leaf, carry: Option<Value>, width: Width },
+}
+
+/// An operand of [`V::Sum`], of its width.
+#[derive(Clone, Copy, Debug)]
+pub enum Leaf {
+    /// A value of that width.
+    Narrow(Value),
+    /// A constant.
+    Imm(u64),
+}
+
+impl V {
+    /// A value of `width`, sign-extended.
+    pub fn of(value: Value, width: Width) -> V {
+        if width == Width::B8 { V::Wide(value) } else { V::Narrow(value, width) }
+    }
+
+    fn leaf(self, width: Width) -> Option<Leaf> {
+        match self {
+            V::Narrow(value, w) if w == width => Some(Leaf::Narrow(value)),
+            V::Imm(value) => Some(Leaf::Imm(value)),
+            _ => None,
+        }
+    }
+}
+
+/// Instructions without [`emu_core::ops::backend::Semantics`] that are translated by hand here.
+pub fn is_special(insn: &Insn) -> bool {
+    use Mnemonic as M;
+    let register = insn.ops[0].kind == Kind::Gpr;
+    match insn.code.mnemonic() {
+        M::Nop | M::Endbr32 | M::Endbr64 | M::Pause => true,
+        M::Cwde | M::Cdqe | M::Cdq | M::Cqo => true,
+        M::Mul | M::Div | M::Idiv => insn.width >= Width::B4,
+        M::Imul => insn.ops[1].kind == Kind::None && insn.width >= Width::B4,
+        M::Bt | M::Bts | M::Btr | M::Btc => register && insn.width >= Width::B4,
+        M::Leave => insn.width.bits() == u32::from(insn.code_bits),
+        _ => false,
+    }
+}
+
+impl Lower<'_> {
+    /// A constant of a width.
+    fn constant(&mut self, value: u64, width: Width) -> Value {
+        self.b.ins().iconst(int(width), (value & width.mask()) as i64)
+    }
+
+    fn leaf(&mut self, leaf: Leaf, width: Width) -> Value {
+        match leaf {
+            Leaf::Narrow(value) => value,
+            Leaf::Imm(value) => self.constant(value, width),
+        }
+    }
+
+    fn sum(&mut self, subtract: bool, x: Value, y: Value, carry: Option<Value>, width: Width) -> Value {
+        let r = if subtract { self.b.ins().isub(x, y) } else { self.b.ins().iadd(x, y) };
+        let Some(carry) = carry else { return r };
+        let carry = if width == Width::B1 { carry } else { self.b.ins().uextend(int(width), carry) };
+        if subtract { self.b.ins().isub(r, carry) } else { self.b.ins().iadd(r, carry) }
+    }
+
+    /// All 64 bits.
+    pub fn wide(&mut self, v: V) -> Value {
+        match v {
+            V::Wide(value) => value,
+            V::Narrow(value, _) => self.b.ins().sextend(I64, value),
+            V::Imm(value) => self.b.ins().iconst(I64, value as i64),
+            V::Flag(value) => self.b.ins().uextend(I64, value),
+            V::Sum { subtract, x, y, carry, width } => {
+                let [x, y] = [x, y].map(|leaf| match leaf {
+                    Leaf::Narrow(value) => V::of(value, width),
+                    Leaf::Imm(value) => V::Imm(value),
+                });
+                let (x, y) = (self.wide(x), self.wide(y));
+                self.sum(subtract, x, y, carry, Width::B8)
+            }
+        }
+    }
+
+    /// The low `width`.
+    pub fn narrow(&mut self, v: V, width: Width) -> Value {
+        if width == Width::B8 {
+            return self.wide(v);
+        }
+        match v {
+            V::Wide(value) => self.b.ins().ireduce(int(width), value),
+            V::Narrow(value, w) if w == width => value,
+            V::Narrow(value, w) if w > width => self.b.ins().ireduce(int(width), value),
+            V::Narrow(value, _) => self.b.ins().sextend(int(width), value),
+            V::Imm(value) => self.constant(value, width),
+            V::Flag(value) if width == Width::B1 => value,
+            V::Flag(value) => self.b.ins().uextend(int(width), value),
+            V::Sum { subtract, x, y, carry, width: w } if w == width => {
+                let (x, y) = (self.leaf(x, width), self.leaf(y, width));
+                self.sum(subtract, x, y, carry, width)
+            }
+            V::Sum { .. } => {
+                let value = self.wide(v);
+                self.b.ins().ireduce(int(width), value)
+            }
+        }
+    }
+
+    /// The width in which both can be had, if it is less than 64 bits and one of them has it.
+    fn common(a: V, b: V) -> Option<Width> {
+        match (a, b) {
+            (V::Narrow(_, x), V::Narrow(_, y)) => (x == y).then_some(x),
+            (V::Narrow(_, x), V::Imm(value)) | (V::Imm(value), V::Narrow(_, x)) => {
+                (x.sext(value) == value).then_some(x)
+            }
+            (V::Flag(_), V::Flag(_)) => Some(Width::B1),
+            _ => None,
+        }
+    }
+
+    /// Both in one type in which they compare as their 64 bits do, signed and unsigned.
+    pub fn alike(&mut self, a: V, b: V) -> (Value, Value) {
+        let width = Self::common(a, b).unwrap_or(Width::B8);
+        (self.narrow(a, width), self.narrow(b, width))
+    }
+
+    /// An operation bit by bit.
+    pub fn bits(&mut self, a: V, b: V, op: InstOp) -> V {
+        if let (V::Imm(a), V::Imm(b)) = (a, b) {
+            return V::Imm(match op {
+                InstOp::And => a & b,
+                InstOp::Or => a | b,
+                InstOp::Xor => a ^ b,
+            });
+        }
+        let flags = matches!((a, b), (V::Flag(_), V::Flag(_)));
+        let width = Self::common(a, b).unwrap_or(Width::B8);
+        let (x, y) = (self.narrow(a, width), self.narrow(b, width));
+        let r = match op {
+            InstOp::And => self.b.ins().band(x, y),
+            InstOp::Or => self.b.ins().bor(x, y),
+            InstOp::Xor => self.b.ins().bxor(x, y),
+        };
+        if flags { V::Flag(r) } else { V::of(r, width) }
+    }
+
+    /// The sign as an 8-bit 0 or 1.
+    pub fn negative(&mut self, v: V) -> Value {
+        let (x, zero) = self.alike(v, V::Imm(0));
+        self.b.ins().icmp(IntCC::SignedLessThan, x, zero)
+    }
+
+    /// The 64 bits of the register file at `slot`, which is no high byte.
+    pub fn register64(&mut self, slot: Slot) -> Value {
+        match slot {
+            ZERO => self.b.ins().iconst(I64, 0),
+            BLOCK_RIP => self.rip(self.block.delta),
+            _ => self.b.use_var(self.registers[usize::from(slot >> 3) & 15]),
+        }
+    }
+
+    /// A general register of `width`; a slot that is odd is AH, CH, DH or BH.
+    pub fn register(&mut self, slot: Slot, width: Width) -> V {
+        let all = self.b.use_var(self.registers[usize::from(slot >> 3) & 15]);
+        let all = if slot & 1 != 0 { self.b.ins().ushr_imm_s(all, 8) } else { all };
+        let value = self.narrow(V::Wide(all), width);
+        V::of(value, width)
+    }
+
+    fn set_register(&mut self, slot: Slot, width: Width, v: V) {
+        let variable = self.registers[usize::from(slot >> 3) & 15];
+        let value = match width {
+            Width::B8 => self.wide(v),
+            Width::B4 => self.unsigned(v, Width::B4),
+            _ => {
+                let old = self.b.use_var(variable);
+                let shift = if slot & 1 != 0 { 8 } else { 0 };
+                let kept = self.b.ins().band_imm_s(old, !(width.mask() << shift) as i64);
+                let new = self.unsigned(v, width);
+                let new = if shift == 0 { new } else { self.b.ins().ishl_imm_s(new, shift) };
+                self.b.ins().bor(kept, new)
+            }
+        };
+        self.b.def_var(variable, value);
+    }
+
+    fn size(&self, n: usize) -> Width {
+        let operand = &self.insn.ops[n & 3];
+        match operand.kind {
+            Kind::Mem if operand.size == 0 => self.insn.width,
+            _ => Width::from_bytes(usize::from(operand.size)),
+        }
+    }
+
+    fn shift(&mut self, a: V, n: V, by: impl Fn(&mut Self, Value, Value) -> Value) -> V {
+        let x = self.wide(a);
+        let count = match n {
+            V::Narrow(value, _) | V::Wide(value) | V::Flag(value) => value,
+            V::Imm(value) => self.b.ins().iconst(I64, (value & 63) as i64),
+            V::Sum { .. } => self.wide(n),
+        };
+        V::Wide(by(self, x, count))
+    }
+
+    /// Translates the current instruction if it [`is_special`].
+    pub fn special(&mut self) {
+        use Mnemonic as M;
+        let insn = self.insn;
+        let (a, d) = (RegFile::slot(RAX), RegFile::slot(RDX));
+        match insn.code.mnemonic() {
+            M::Cwde | M::Cdqe => {
+                let (from, to) =
+                    if insn.code == Code::Cwde { (Width::B2, Width::B4) } else { (Width::B4, Width::B8) };
+                let value = self.register(a, from);
+                self.set_register(a, to, value);
+            }
+            M::Cdq | M::Cqo => {
+                let width = if insn.code == Code::Cdq { Width::B4 } else { Width::B8 };
+                let value = self.register(a, width);
+                let value = self.narrow(value, width);
+                let sign = self.b.ins().sshr_imm_s(value, i64::from(width.bits()) - 1);
+                self.set_register(d, width, V::of(sign, width));
+            }
+            M::Mul | M::Imul => self.multiply(insn.code.mnemonic() == M::Imul),
+            M::Div | M::Idiv => self.divide(insn.code.mnemonic() == M::Idiv),
+            M::Bt | M::Bts | M::Btr | M::Btc => self.bit_test(),
+            M::Leave => {
+                let rbp = RegFile::slot(RBP);
+                let frame = self.register64(rbp);
+                let frame = if self.wide_code() { frame } else { self.b.ins().band_imm_s(frame, 0xffff_ffff) };
+                let host = self.host(frame, insn.width.bytes(), false);
+                let value = self.load_host(insn.width, host);
+                let sp = self.b.ins().iadd_imm_s(frame, insn.width.bytes() as i64);
+                self.set_stack_pointer(sp);
+                self.set_register(rbp, insn.width, V::of(value, insn.width));
+            }
+            _ => {}
+        }
+    }
+
+    /// Operand 0, register or memory.
+    fn operand(&mut self) -> V {
+        let Ok(value) = self.read(0);
+        value
+    }
+
+    fn multiply(&mut self, signed: bool) {
+        let width = self.insn.width;
+        let (a, d) = (RegFile::slot(RAX), RegFile::slot(RDX));
+        let x = self.operand();
+        let y = self.register(a, width);
+        let (low, high, fits);
+        if width == Width::B8 {
+            let (x, y) = (self.wide(x), self.wide(y));
+            low = self.b.ins().imul(x, y);
+            if signed {
+                high = self.b.ins().smulhi(x, y);
+                let sign = self.b.ins().sshr_imm_s(low, 63);
+                fits = self.b.ins().icmp(IntCC::Equal, high, sign);
+            } else {
+                high = self.b.ins().umulhi(x, y);
+                fits = self.b.ins().icmp_imm_s(IntCC::Equal, high, 0);
+            }
+        } else {
+            let (x, y) = match signed {
+                true => (self.wide(x), self.wide(y)),
+                false => (self.unsigned(x, width), self.unsigned(y, width)),
+            };
+            let product = self.b.ins().imul(x, y);
+            low = self.narrow(V::Wide(product), width);
+            let upper = self.b.ins().ushr_imm_s(product, i64::from(width.bits()));
+            high = self.narrow(V::Wide(upper), width);
+            let back = if signed { self.b.ins().sextend(I64, low) } else { self.b.ins().uextend(I64, low) };
+            fits = self.b.ins().icmp(IntCC::Equal, back, product);
+        }
+        self.set_register(a, width, V::of(low, width));
+        self.set_register(d, width, V::of(high, width));
+        let bits = self.select(V::Flag(fits), V::Imm(0), V::Imm(CF | OF));
+        self.flags = Flags::Parts(bits, V::of(low, width));
+    }
+
+    /// Leaves for the interpreter if `condition` is not zero.
+    fn step_if(&mut self, condition: Value) {
+        let (cold, hot) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(condition, cold, &[], hot, &[]);
+        self.step_in(cold);
+        self.b.switch_to_block(hot);
+    }
+
+    /// DIV and IDIV of dividends that fit 64 bits; the interpreter has the others, and the faults.
+    fn divide(&mut self, signed: bool) {
+        let width = self.insn.width;
+        let (a, d) = (RegFile::slot(RAX), RegFile::slot(RDX));
+        let divisor = self.operand();
+        let divisor = if signed { self.wide(divisor) } else { self.unsigned(divisor, width) };
+        let low = self.register(a, width);
+        let low = self.unsigned(low, width);
+        let high = self.register(d, width);
+        let dividend = if width == Width::B8 {
+            let high = self.wide(high);
+            let expected = if signed { self.b.ins().sshr_imm_s(low, 63) } else { self.b.ins().iconst(I64, 0) };
+            let long = self.b.ins().icmp(IntCC::NotEqual, high, expected);
+            self.step_if(long);
+            low
+        } else {
+            let high = self.unsigned(high, width);
+            let high = self.b.ins().ishl_imm_s(high, i64::from(width.bits()));
+            self.b.ins().bor(high, low)
+        };
+        let zero = self.b.ins().icmp_imm_s(IntCC::Equal, divisor, 0);
+        self.step_if(zero);
+        if signed {
+            let minus = self.b.ins().icmp_imm_s(IntCC::Equal, divisor, -1);
+            let lowest = self.b.ins().icmp_imm_s(IntCC::Equal, dividend, i64::MIN);
+            let over = self.b.ins().band(minus, lowest);
+            self.step_if(over);
+        }
+        let quotient =
+            if signed { self.b.ins().sdiv(dividend, divisor) } else { self.b.ins().udiv(dividend, divisor) };
+        if width != Width::B8 {
+            let cut = self.narrow(V::Wide(quotient), width);
+            let back = if signed { self.b.ins().sextend(I64, cut) } else { self.b.ins().uextend(I64, cut) };
+            let over = self.b.ins().icmp(IntCC::NotEqual, back, quotient);
+            self.step_if(over);
+        }
+        let product = self.b.ins().imul(quotient, divisor);
+        let remainder = self.b.ins().isub(dividend, product);
+        self.set_register(a, width, V::Wide(quotient));
+        self.set_register(d, width, V::Wide(remainder));
+    }
+
+    /// BT, BTS, BTR and BTC of a register.
+    fn bit_test(&mut self) {
+        let insn = self.insn;
+        let width = insn.width;
+        let x = self.operand();
+        let x = self.narrow(x, width);
+        let Ok(offset) = self.read(1);
+        let count = match offset {
+            V::Imm(value) => self.constant(value & u64::from(width.bits() - 1), width),
+            offset => self.narrow(offset, width),
+        };
+        let moved = self.b.ins().ushr(x, count);
+        let low = self.b.ins().ireduce(I8, moved);
+        let carry = self.b.ins().band_imm_s(low, 1);
+        if insn.code.mnemonic() != Mnemonic::Bt {
+            let one = self.constant(1, width);
+            let mask = self.b.ins().ishl(one, count);
+            let r = match insn.code.mnemonic() {
+                Mnemonic::Bts => self.b.ins().bor(x, mask),
+                Mnemonic::Btr => self.b.ins().band_not(x, mask),
+                _ => self.b.ins().bxor(x, mask),
+            };
+            self.set_register(insn.ops[0].reg, width, V::of(r, width));
+        }
+        self.replace_carry(carry);
+    }
+}
+
+impl Backend for Lower<'_> {
+    type V = V;
+    type Trap = Infallible;
+
+    fn width(&self) -> Width {
+        self.insn.width
+    }
+
+    fn imm(&mut self, value: u64) -> V {
+        V::Imm(value)
+    }
+
+    fn read(&mut self, n: usize) -> Result<V, Infallible> {
+        let operand = self.insn.ops[n & 3];
+        let width = self.size(n);
+        Ok(match operand.kind {
+            Kind::Gpr => self.register(operand.reg, width),
+            Kind::Mem => {
+                let linear = self.linear();
+                let host = self.host(linear, width.bytes(), false);
+                V::of(self.load_host(width, host), width)
+            }
+            Kind::Imm2 => V::Imm(u64::from(self.insn.imm2)),
+            _ => V::Imm(self.insn.imm),
+        })
+    }
+
+    fn write(&mut self, n: usize, value: V) -> Result<(), Infallible> {
+        let operand = self.insn.ops[n & 3];
+        let width = self.size(n);
+        if operand.kind == Kind::Mem {
+            let linear = self.linear();
+            let host = self.host(linear, width.bytes(), true);
+            let value = self.narrow(value, width);
+            self.store_host(value, host);
+        } else {
+            self.set_register(operand.reg, width, value);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, n: usize) -> Result<V, Infallible> {
+        if self.insn.ops[n & 3].kind != Kind::Mem {
+            return self.read(n);
+        }
+        let width = self.size(n);
+        let linear = self.linear();
+        let host = self.host(linear, width.bytes(), true);
+        self.open = Some(host);
+        Ok(V::of(self.load_host(width, host), width))
+    }
+
+    fn commit(&mut self, n: usize, value: V) -> Result<(), Infallible> {
+        match self.open {
+            Some(host) if self.insn.ops[n & 3].kind == Kind::Mem => {
+                let width = self.size(n);
+                let value = self.narrow(value, width);
+                self.store_host(value, host);
+                Ok(())
+            }
+            _ => self.write(n, value),
+        }
+    }
+
+    fn address(&mut self) -> V {
+        V::Wide(self.effective())
+    }
+
+    fn peek(&mut self) -> Result<V, Infallible> {
+        let width = self.insn.width;
+        let sp = self.stack_pointer();
+        let sp = if self.wide_code() { sp } else { self.b.ins().band_imm_s(sp, 0xffff_ffff) };
+        let host = self.host(sp, width.bytes(), false);
+        Ok(V::of(self.load_host(width, host), width))
+    }
+
+    fn drop_top(&mut self) {
+        let sp = self.stack_pointer();
+        let sp = self.b.ins().iadd_imm_s(sp, self.insn.width.bytes() as i64);
+        self.set_stack_pointer(sp);
+    }
+
+    fn push(&mut self, value: V) -> Result<(), Infallible> {
+        let value = self.wide(value);
+        self.push_value(value);
+        Ok(())
+    }
+
+    fn add(&mut self, a: V, b: V) -> V {
+        let width = self.insn.width;
+        if let (V::Imm(a), V::Imm(b)) = (a, b) {
+            return V::Imm(a.wrapping_add(b));
+        }
+        if width != Width::B8 {
+            match (a, b) {
+                (V::Sum { subtract: false, x, y, carry: None, width }, V::Flag(carry)) => {
+                    return V::Sum { subtract: false, x, y, carry: Some(carry), width };
+                }
+                _ => {
+                    if let (Some(x), Some(y)) = (a.leaf(width), b.leaf(width)) {
+                        return V::Sum { subtract: false, x, y, carry: None, width };
+                    }
+                }
+            }
+        }
+        let (a, b) = (self.wide(a), self.wide(b));
+        V::Wide(self.b.ins().iadd(a, b))
+    }
+
+    fn sub(&mut self, a: V, b: V) -> V {
+        let width = self.insn.width;
+        if let (V::Imm(a), V::Imm(b)) = (a, b) {
+            return V::Imm(a.wrapping_sub(b));
+        }
+        if width != Width::B8 {
+            match (a, b) {
+                (V::Sum { subtract: true, x, y, carry: None, width }, V::Flag(carry)) => {
+                    return V::Sum { subtract: true, x, y, carry: Some(carry), width };
+                }
+                _ => {
+                    if let (Some(x), Some(y)) = (a.leaf(width), b.leaf(width)) {
+                        return V::Sum { subtract: true, x, y, carry: None, width };
+                    }
+                }
+            }
+        }
+        let (a, b) = (self.wide(a), self.wide(b));
+        V::Wide(self.b.ins().isub(a, b))
+    }
+
+    fn mul(&mut self, a: V, b: V) -> V {
+        let (a, b) = (self.wide(a), self.wide(b));
+        V::Wide(self.b.ins().imul(a, b))
+    }
+
+    fn mul_high(&mut self, a: V, b: V) -> V {
+        let (a, b) = (self.wide(a), self.wide(b));
+        V::Wide(self.b.ins().smulhi(a, b))
+    }
+
+    fn and(&mut self, a: V, b: V) -> V {
+        self.bits(a, b, InstOp::And)
+    }
+
+    fn or(&mut self, a: V, b: V) -> V {
+        self.bits(a, b, InstOp::Or)
+    }
+
+    fn xor(&mut self, a: V, b: V) -> V {
+        self.bits(a, b, InstOp::Xor)
+    }
+
+    fn shl(&mut self, a: V, n: V) -> V {
+        if let (V::Imm(a), V::Imm(n)) = (a, n) {
+            return V::Imm(a << (n & 63));
+        }
+        self.shift(a, n, |lower, x, n| lower.b.ins().ishl(x, n))
+    }
+
+    fn shr(&mut self, a: V, n: V) -> V {
+        match (a, n) {
+            (V::Imm(a), V::Imm(n)) => V::Imm(a >> (n & 63)),
+            (a, V::Imm(63)) => V::Flag(self.negative(a)),
+            _ => self.shift(a, n, |lower, x, n| lower.b.ins().ushr(x, n)),
+        }
+    }
+
+    fn sar(&mut self, a: V, n: V) -> V {
+        if let (V::Imm(a), V::Imm(n)) = (a, n) {
+            return V::Imm(((a as i64) >> (n & 63)) as u64);
+        }
+        self.shift(a, n, |lower, x, n| lower.b.ins().sshr(x, n))
+    }
+
+    fn sext(&mut self, width: Width, a: V) -> V {
+        match a {
+            V::Imm(value) => V::Imm(width.sext(value)),
+            V::Narrow(_, w) if w <= width => a,
+            _ => {
+                let value = self.narrow(a, width);
+                V::of(value, width)
+            }
+        }
+    }
+
+    fn zext(&mut self, width: Width, a: V) -> V {
+        match a {
+            V::Imm(value) => V::Imm(value & width.mask()),
+            V::Flag(_) => a,
+            _ => V::Wide(self.unsigned(a, width)),
+        }
+    }
+
+    fn eq(&mut self, a: V, b: V) -> V {
+        let (a, b) = self.alike(a, b);
+        V::Flag(self.b.ins().icmp(IntCC::Equal, a, b))
+    }
+
+    fn select(&mut self, c: V, a: V, b: V) -> V {
+        let c = match c {
+            V::Imm(0) => return b,
+            V::Imm(_) => return a,
+            V::Flag(value) => value,
+            c => {
+                let (c, zero) = self.alike(c, V::Imm(0));
+                self.b.ins().icmp(IntCC::NotEqual, c, zero)
+            }
+        };
+        let width = Self::common(a, b).filter(|_| !matches!(a, V::Flag(_))).unwrap_or(Width::B8);
+        let (a, b) = (self.narrow(a, width), self.narrow(b, width));
+        V::of(self.b.ins().select(c, a, b), width)
+    }
+
+    fn bswap(&mut self, width: Width, a: V) -> V {
+        // With 16 bits the result is undefined; processors give zero.
+        if width < Width::B4 {
+            return V::Imm(0);
+        }
+        let value = self.narrow(a, width);
+        V::of(self.b.ins().bswap(value), width)
+    }
+
+    fn carry(&mut self) -> V {
+        V::Flag(self.carry_flag())
+    }
+
+    fn condition(&mut self, cc: u8) -> V {
+        V::Flag(self.condition_flag(cc))
+    }
+
+    fn set_flags(&mut self, op: FlagOp, x: V, y: V, r: V) {
+        self.flags = match op {
+            FlagOp::Inc | FlagOp::Dec => {
+                let carry = match self.flags {
+                    Flags::Memory | Flags::Count(.., None) => None,
+                    _ => Some(self.carry_flag()),
+                };
+                Flags::Count(op, x, y, r, carry)
+            }
+            FlagOp::Parts => Flags::Parts(y, r),
+            _ => Flags::Op(op, x, y, r),
+        };
+    }
+
+    fn set_flags_carry(&mut self, carry: V, zero: FlagOp, one: FlagOp, x: V, y: V, r: V) {
+        self.flags = match carry {
+            V::Imm(0) => Flags::Op(zero, x, y, r),
+            V::Imm(_) => Flags::Op(one, x, y, r),
+            carry => Flags::Either(self.narrow(carry, Width::B1), [zero, one], x, y, r),
+        };
+    }
+
+    fn set_parts_if(&mut self, c: V, bits: V, r: V) {
+        match c {
+            V::Imm(0) => {}
+            V::Imm(_) => self.flags = Flags::Parts(bits, r),
+            c => {
+                self.store_flags();
+                let after = self.if_not_zero(c);
+                self.flags = Flags::Parts(bits, r);
+                self.store_flags();
+                self.b.ins().jump(after, &[]);
+                self.b.switch_to_block(after);
+                self.flags = Flags::Memory;
+            }
+        }
+    }
+
+    fn set_cf_of_if(&mut self, c: V, bits: V) {
+        match c {
+            V::Imm(0) => {}
+            V::Imm(_) => {
+                let bits = self.wide(bits);
+                self.replace_carry_overflow(bits);
+            }
+            c => {
+                self.store_flags();
+                self.flags = Flags::Memory;
+                let bits = self.wide(bits);
+                let after = self.if_not_zero(c);
+                self.call(Callee::SetCfOf, bits);
+                self.b.ins().jump(after, &[]);
+                self.b.switch_to_block(after);
+            }
+        }
+    }
+
+    fn set_carry(&mut self, c: V) {
+        let carry = self.narrow(c, Width::B1);
+        self.replace_carry(carry);
+    }
+}
+
+impl Lower<'_> {
+    /// Begins a block for what happens only if `c` is not zero; the block behind it.
+    fn if_not_zero(&mut self, c: V) -> Block {
+        let (c, zero) = self.alike(c, V::Imm(0));
+        let c = self.b.ins().icmp(IntCC::NotEqual, c, zero);
+        let (yes, after) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(c, yes, &[], after, &[]);
+        self.b.switch_to_block(yes);
+        after
+    }
+}

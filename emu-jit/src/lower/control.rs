@@ -1,0 +1,162 @@
+//! Ways out of a block.
+
+use super::{Flags, Lower, V};
+use crate::flow;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use emu_core::cpu::Width;
+use emu_core::cpu::regs::BLOCK_RIP;
+use emu_core::decode::insn::{Insn, Kind};
+use emu_core::exec::region::{exit, layout};
+use emu_core::ops::integer::jump_condition;
+use iced_x86::{FlowControl, Mnemonic};
+
+/// Blocks behind calls that a return is compared with.
+const GUESSES: usize = 4;
+
+/// A near jump or call through a register or memory, with the size of the code.
+pub fn is_indirect(insn: &Insn) -> bool {
+    use iced_x86::Code::{Call_rm32, Call_rm64, Jmp_rm32, Jmp_rm64};
+    match insn.code {
+        Call_rm64 | Jmp_rm64 => insn.code_bits == 64,
+        Call_rm32 | Jmp_rm32 => insn.code_bits == 32,
+        _ => false,
+    }
+}
+
+impl Lower<'_> {
+    /// The transfer of control at the end of the current block.
+    pub fn branch(&mut self) {
+        let (block, insn) = (self.block, self.insn);
+        let next = flow::next(block, insn);
+        if let Some(cc) = jump_condition(insn.code.mnemonic()) {
+            let taken = flow::target(block, insn);
+            let condition = self.condition_flag(cc);
+            let (yes, no) = (self.b.create_block(), self.b.create_block());
+            self.b.ins().brif(condition, yes, &[], no, &[]);
+            let flags = self.flags;
+            self.b.switch_to_block(yes);
+            self.go(taken);
+            self.flags = flags;
+            self.b.switch_to_block(no);
+            self.go(next);
+            return;
+        }
+        match insn.code.flow_control() {
+            FlowControl::UnconditionalBranch => self.go(flow::target(block, insn)),
+            FlowControl::Call => {
+                let back = self.rip(next);
+                self.push_value(back);
+                self.go(flow::target(block, insn));
+            }
+            FlowControl::Return => self.go_back(),
+            _ => {
+                let width = if self.wide_code() { Width::B8 } else { Width::B4 };
+                let target = match insn.ops[0].kind {
+                    Kind::Mem => {
+                        let linear = self.linear();
+                        let host = self.host(linear, width.bytes(), false);
+                        V::of(self.load_host(width, host), width)
+                    }
+                    _ => self.register(insn.ops[0].reg, width),
+                };
+                let target = self.unsigned(target, width);
+                self.check(target);
+                if insn.code.mnemonic() == Mnemonic::Call {
+                    let back = self.rip(next);
+                    self.push_value(back);
+                }
+                self.chain(target);
+            }
+        }
+    }
+
+    /// A near return.
+    fn go_back(&mut self) {
+        let width = if self.wide_code() { Width::B8 } else { Width::B4 };
+        let insn = self.insn;
+        let sp = self.stack_pointer();
+        let sp = if self.wide_code() { sp } else { self.b.ins().band_imm_s(sp, 0xffff_ffff) };
+        let host = self.host(sp, width.bytes(), false);
+        let target = V::of(self.load_host(width, host), width);
+        let target = self.unsigned(target, width);
+        self.check(target);
+        let dropped = if insn.ops[0].kind == Kind::Imm { insn.imm & 0xffff } else { 0 };
+        let sp = self.b.ins().iadd_imm_s(sp, (width.bytes() + dropped) as i64);
+        self.set_stack_pointer(sp);
+        let flags = self.flags;
+        for site in self.flow.return_sites.iter().take(GUESSES) {
+            let delta = self.source.blocks[*site].delta;
+            let guess = self.rip(delta);
+            let right = self.b.ins().icmp(IntCC::Equal, target, guess);
+            let (yes, no) = (self.b.create_block(), self.b.create_block());
+            self.b.ins().brif(right, yes, &[], no, &[]);
+            self.b.switch_to_block(yes);
+            self.go(delta);
+            self.flags = flags;
+            self.b.switch_to_block(no);
+        }
+        self.chain(target);
+    }
+
+    /// Leaves the target of an indirect branch to the interpreter if it may not be canonical.
+    fn check(&mut self, target: Value) {
+        if !self.wide_code() {
+            return;
+        }
+        let up = self.b.ins().ishl_imm_s(target, 16);
+        let down = self.b.ins().sshr_imm_s(up, 16);
+        let canonical = self.b.ins().icmp(IntCC::Equal, down, target);
+        let (hot, cold) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(canonical, hot, &[], cold, &[]);
+        self.step_in(cold);
+        self.b.switch_to_block(hot);
+    }
+
+    /// Leaves the region for the code at `target`.
+    fn chain(&mut self, target: Value) {
+        self.settle(target, 0);
+        self.leave(exit::CHAIN);
+    }
+
+    /// Goes to the code at `distance` from the start of the region: inside it, if it is there.
+    pub fn go(&mut self, distance: i64) {
+        let Some(n) = self.source.blocks.iter().position(|block| block.delta == distance) else {
+            let target = self.rip(distance);
+            self.chain(target);
+            return;
+        };
+        // Pay for it.
+        let cost = self.source.blocks[n].insns.len() as i64;
+        let budget = self.b.use_var(self.budget);
+        let left = self.b.ins().iadd_imm_s(budget, -cost);
+        let short = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, left, 0);
+        let (over, paid) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(over);
+        self.b.ins().brif(short, over, &[], paid, &[]);
+        self.b.switch_to_block(over);
+        let target = self.rip(distance);
+        self.settle(target, 0);
+        self.store(target, layout::REGS + usize::from(BLOCK_RIP));
+        self.leave(exit::BUDGET);
+        self.b.switch_to_block(paid);
+        self.b.def_var(self.budget, left);
+        let facts = &self.flow.blocks[n];
+        if facts.predecessors == 1 {
+            self.queue.push((n, self.flags));
+        } else {
+            if facts.flags_in {
+                self.store_flags();
+            }
+            self.queue.push((n, Flags::Memory));
+        }
+        self.b.ins().jump(self.clif[n], &[]);
+    }
+
+    /// A value of `width` as the low part of 64 bits.
+    pub fn unsigned(&mut self, value: V, width: Width) -> Value {
+        let narrow = self.narrow(value, width);
+        if width == Width::B8 { narrow } else { self.b.ins().uextend(I64, narrow) }
+    }
+}

@@ -1,0 +1,236 @@
+//! The arithmetic flags while translating: what set them last, as [`emu_core::cpu::rflags::LazyFlags`] has it at run time.
+
+use super::backend::V;
+use super::{Callee, Lower};
+use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
+use cranelift_codegen::ir::types::{I8, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use emu_core::cpu::rflags::{AF, CF, FlagOp, OF};
+use emu_core::exec::region::layout;
+
+/// What is known of the flags at a place of the translation.
+#[derive(Clone, Copy)]
+pub enum Flags {
+    /// They are in the vCPU.
+    Memory,
+    /// An operation, its operands and its result.
+    Op(FlagOp, V, V, V),
+    /// INC or DEC, with CF from before; `None` if that is in the vCPU's flags.
+    Count(FlagOp, V, V, V, Option<Value>),
+    /// The second operation if the value is 1, the first if it is 0.
+    Either(Value, [FlagOp; 2], V, V, V),
+    /// [`FlagOp::Parts`]: the bits, and the result.
+    Parts(V, V),
+}
+
+impl Lower<'_> {
+    /// Puts the flags into the vCPU, if they are not there.
+    pub fn store_flags(&mut self) {
+        let (x, y, r) = match self.flags {
+            Flags::Memory => return,
+            Flags::Op(op, x, y, r) => {
+                self.store_byte(op as u8, layout::FLAGS_OP);
+                (Some(x), y, r)
+            }
+            Flags::Count(op, x, y, r, carry) => {
+                let carry = match carry {
+                    Some(carry) => carry,
+                    None => self.flag_in_memory(2),
+                };
+                self.store(carry, layout::FLAGS_CARRY);
+                self.store_byte(op as u8, layout::FLAGS_OP);
+                (Some(x), y, r)
+            }
+            Flags::Either(which, ops, x, y, r) => {
+                let [zero, one] = ops.map(|op| self.b.ins().iconst(I8, i64::from(op as u8)));
+                let op = self.b.ins().select(which, one, zero);
+                self.store(op, layout::FLAGS_OP);
+                (Some(x), y, r)
+            }
+            Flags::Parts(bits, r) => {
+                self.store_byte(FlagOp::Parts as u8, layout::FLAGS_OP);
+                (None, bits, r)
+            }
+        };
+        if let Some(x) = x {
+            let x = self.wide(x);
+            self.store(x, layout::FLAGS_X);
+        }
+        let y = self.wide(y);
+        self.store(y, layout::FLAGS_Y);
+        let r = self.wide(r);
+        self.store(r, layout::FLAGS_R);
+    }
+
+    /// Condition `cc` of the flags in the vCPU.
+    fn flag_in_memory(&mut self, cc: u8) -> Value {
+        let cc = self.b.ins().iconst(I64, i64::from(cc));
+        let result = self.call(Callee::Condition, cc);
+        self.b.ins().ireduce(I8, result)
+    }
+
+    fn compare(&mut self, cc: IntCC, a: V, b: V) -> Value {
+        let (a, b) = self.alike(a, b);
+        self.b.ins().icmp(cc, a, b)
+    }
+
+    fn bit(&mut self, bits: V, mask: u64) -> Value {
+        if let V::Imm(bits) = bits {
+            return self.b.ins().iconst(I8, i64::from(bits & mask != 0));
+        }
+        let bits = self.wide(bits);
+        let bit = self.b.ins().band_imm_s(bits, mask as i64);
+        self.b.ins().icmp_imm_s(IntCC::NotEqual, bit, 0)
+    }
+
+    /// Overflow, where it follows from operands and result: of a subtraction or of an addition.
+    fn overflow(&mut self, subtract: bool, x: V, y: V, r: V) -> Value {
+        let a = self.bits(x, if subtract { y } else { r }, InstOp::Xor);
+        let b = self.bits(if subtract { x } else { y }, r, InstOp::Xor);
+        let both = self.bits(a, b, InstOp::And);
+        self.negative(both)
+    }
+
+    fn is_subtraction(op: FlagOp) -> bool {
+        matches!(op, FlagOp::Sub | FlagOp::SubBorrow | FlagOp::Dec)
+    }
+
+    /// CF as 0 or 1.
+    pub fn carry_flag(&mut self) -> Value {
+        match self.flags {
+            Flags::Memory => self.flag_in_memory(2),
+            Flags::Op(FlagOp::Sub, x, y, _) => self.compare(IntCC::UnsignedLessThan, x, y),
+            Flags::Op(FlagOp::SubBorrow, x, y, _) => self.compare(IntCC::UnsignedLessThanOrEqual, x, y),
+            Flags::Op(FlagOp::AddCarry, x, _, r) => self.compare(IntCC::UnsignedLessThanOrEqual, r, x),
+            Flags::Op(_, x, _, r) => self.compare(IntCC::UnsignedLessThan, r, x),
+            Flags::Count(.., Some(carry)) => carry,
+            // What is in the vCPU is from before.
+            Flags::Count(.., None) => self.flag_in_memory(2),
+            Flags::Either(which, ops, x, y, r) => {
+                let (a, b) = if Self::is_subtraction(ops[0]) { (x, y) } else { (r, x) };
+                let less = self.compare(IntCC::UnsignedLessThan, a, b);
+                let not_more = self.compare(IntCC::UnsignedLessThanOrEqual, a, b);
+                self.b.ins().select(which, not_more, less)
+            }
+            Flags::Parts(bits, _) => self.bit(bits, CF),
+        }
+    }
+
+    /// OF as 0 or 1.
+    fn overflow_flag(&mut self) -> Value {
+        match self.flags {
+            Flags::Memory => self.flag_in_memory(0),
+            Flags::Op(op, x, y, r) | Flags::Count(op, x, y, r, _) | Flags::Either(_, [op, _], x, y, r) => {
+                self.overflow(Self::is_subtraction(op), x, y, r)
+            }
+            Flags::Parts(bits, _) => self.bit(bits, OF),
+        }
+    }
+
+    fn result(&self) -> Option<V> {
+        match self.flags {
+            Flags::Memory => None,
+            Flags::Op(_, _, _, r) | Flags::Count(_, _, _, r, _) | Flags::Either(_, _, _, _, r) | Flags::Parts(_, r) => {
+                Some(r)
+            }
+        }
+    }
+
+    /// Condition `cc` (SDM Vol. 2 B.1.4.7) as 0 or 1.
+    pub fn condition_flag(&mut self, cc: u8) -> Value {
+        let Some(r) = self.result() else { return self.flag_in_memory(cc) };
+        let not = cc & 1 != 0;
+        let choose = |yes: IntCC| if not { yes.complement() } else { yes };
+        let zero = V::Imm(0);
+        let value = match (cc >> 1 & 7, self.flags) {
+            (1, Flags::Op(FlagOp::Sub, x, y, _)) => return self.compare(choose(IntCC::UnsignedLessThan), x, y),
+            (2, Flags::Op(FlagOp::Sub, x, y, _)) => return self.compare(choose(IntCC::Equal), x, y),
+            (3, Flags::Op(FlagOp::Sub, x, y, _)) => return self.compare(choose(IntCC::UnsignedLessThanOrEqual), x, y),
+            (6, Flags::Op(FlagOp::Sub, x, y, _)) => return self.compare(choose(IntCC::SignedLessThan), x, y),
+            (7, Flags::Op(FlagOp::Sub, x, y, _)) => return self.compare(choose(IntCC::SignedLessThanOrEqual), x, y),
+            (2, _) => return self.compare(choose(IntCC::Equal), r, zero),
+            (4, _) => return self.compare(choose(IntCC::SignedLessThan), r, zero),
+            (0, _) => self.overflow_flag(),
+            (1, _) => self.carry_flag(),
+            (3, _) => {
+                let carry = self.carry_flag();
+                let equal = self.compare(IntCC::Equal, r, zero);
+                self.b.ins().bor(carry, equal)
+            }
+            (5, _) => {
+                let low = self.narrow(r, emu_core::cpu::Width::B1);
+                let ones = self.b.ins().popcnt(low);
+                let odd = self.b.ins().band_imm_s(ones, 1);
+                self.b.ins().bxor_imm_s(odd, 1)
+            }
+            (n, _) => {
+                let sign = self.compare(IntCC::SignedLessThan, r, zero);
+                let overflow = self.overflow_flag();
+                let less = self.b.ins().bxor(sign, overflow);
+                if n == 6 {
+                    less
+                } else {
+                    let equal = self.compare(IntCC::Equal, r, zero);
+                    self.b.ins().bor(less, equal)
+                }
+            }
+        };
+        if not { self.b.ins().bxor_imm_s(value, 1) } else { value }
+    }
+
+    /// AF at its place in RFLAGS, in 64 bits. Not for flags in the vCPU.
+    fn adjust_bit(&mut self) -> Value {
+        match self.flags {
+            Flags::Memory => self.b.ins().iconst(I64, 0),
+            Flags::Op(_, x, y, r) | Flags::Count(_, x, y, r, _) | Flags::Either(_, _, x, y, r) => {
+                let (x, y, r) = (self.wide(x), self.wide(y), self.wide(r));
+                let all = self.b.ins().bxor(x, y);
+                let all = self.b.ins().bxor(all, r);
+                self.b.ins().band_imm_s(all, AF as i64)
+            }
+            Flags::Parts(bits, _) => {
+                let bits = self.wide(bits);
+                self.b.ins().band_imm_s(bits, AF as i64)
+            }
+        }
+    }
+
+    /// Replaces CF and OF by those of `bits`.
+    pub fn replace_carry_overflow(&mut self, bits: Value) {
+        match self.result() {
+            Some(r) => {
+                let adjust = self.adjust_bit();
+                let bits = self.b.ins().bor(bits, adjust);
+                self.flags = Flags::Parts(V::Wide(bits), r);
+            }
+            None => {
+                self.call(Callee::SetCfOf, bits);
+            }
+        }
+    }
+
+    /// Replaces CF by `carry`, an 8-bit 0 or 1.
+    pub fn replace_carry(&mut self, carry: Value) {
+        let carry = self.b.ins().uextend(I64, carry);
+        if self.result().is_none() {
+            self.call(Callee::SetCarry, carry);
+            return;
+        }
+        let overflow = self.overflow_flag();
+        let overflow = self.b.ins().uextend(I64, overflow);
+        let overflow = self.b.ins().ishl_imm_s(overflow, i64::from(OF.trailing_zeros()));
+        let bits = self.b.ins().bor(carry, overflow);
+        self.replace_carry_overflow(bits);
+    }
+}
+
+/// Operations bit by bit.
+#[derive(Clone, Copy)]
+pub enum InstOp {
+    /// `a & b`
+    And,
+    /// `a | b`
+    Or,
+    /// `a ^ b`
+    Xor,
+}

@@ -1,0 +1,369 @@
+//! From the blocks of a region to host code, by way of Cranelift's CLIF.
+//!
+//! Guest registers are SSA variables, loaded once where the region is entered and stored where it is left. Flags are
+//! what set them last, as in the interpreter, but known while translating. An instruction that [`is_foreign`] is executed
+//! by the interpreter's function, with all state in the vCPU. An access that misses the TLB leaves the region before its
+//! instruction has changed anything; the interpreter executes that.
+
+mod backend;
+mod control;
+mod flags;
+mod memory;
+
+use crate::flow::{self, Flow, Registers};
+use crate::runtime::Region;
+use backend::V;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I8, I64};
+use cranelift_codegen::ir::{AbiParam, Block, Function, InstBuilder, MemFlagsData, Signature, UserFuncName, Value};
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::Context;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use emu_core::cpu::regs::{BLOCK_RIP, RegFile};
+use emu_core::decode::insn::{Insn, Kind};
+use emu_core::exec::region::{Compiled, Source, SourceBlock, exit, layout};
+use emu_core::exec::mode;
+use emu_core::ops::fast::address_form;
+use emu_core::ops::integer::{self, Visitor};
+use emu_core::ops::backend::Semantics;
+use flags::Flags;
+use iced_x86::{FlowControl, Mnemonic};
+
+/// Compiles regions, one after the other.
+pub struct Translator {
+    isa: OwnedTargetIsa,
+    context: Context,
+    builder: FunctionBuilderContext,
+}
+
+impl Translator {
+    /// For the host's processor.
+    ///
+    /// # Errors
+    /// If Cranelift has no back end for it.
+    pub fn new() -> Result<Translator, String> {
+        let mut flags = settings::builder();
+        let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
+        for (name, value) in [("opt_level", "speed"), ("enable_verifier", verifier), ("unwind_info", "false")] {
+            flags.set(name, value).map_err(|error| format!("Cranelift: {error}"))?;
+        }
+        let isa = cranelift_native::builder()
+            .map_err(|error| format!("compiled code is not supported here: {error}"))?
+            .finish(settings::Flags::new(flags))
+            .map_err(|error| format!("Cranelift: {error}"))?;
+        Ok(Translator { isa, context: Context::new(), builder: FunctionBuilderContext::new() })
+    }
+
+    /// Compiles `source`; `None` if that cannot be done.
+    pub fn compile(&mut self, source: Source) -> Option<Box<dyn Compiled>> {
+        let flow = flow::analyse(&source);
+        self.context.clear();
+        self.context.func = Function::with_name_signature(UserFuncName::default(), signature(self.isa.default_call_conv()));
+        let mut lower = Lower::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), &source, &flow);
+        lower.region();
+        lower.b.seal_all_blocks();
+        lower.b.finalize(self.isa.frontend_config());
+        let compiled = match self.context.compile(&*self.isa, &mut ControlPlane::default()) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                tracing::error!("a region of {} blocks cannot be compiled: {:?}", source.blocks.len(), error.inner);
+                return None;
+            }
+        };
+        let insns = source.blocks.into_iter().map(|block| block.insns).collect();
+        match Region::new(compiled.code_buffer(), insns) {
+            Ok(region) => Some(Box::new(region)),
+            Err(error) => {
+                tracing::error!("no memory for compiled code: {error}");
+                None
+            }
+        }
+    }
+}
+
+/// The signature of [`emu_core::exec::region::Code`].
+fn signature(convention: CallConv) -> Signature {
+    let mut signature = Signature::new(convention);
+    signature.params.push(AbiParam::new(I64));
+    signature.returns.push(AbiParam::new(I64));
+    signature
+}
+
+/// Whether the interpreter's function executes `insn`, because it is not translated.
+pub fn is_foreign(insn: &Insn) -> bool {
+    match insn.code.flow_control() {
+        FlowControl::Next => {}
+        FlowControl::ConditionalBranch => {
+            return integer::jump_condition(insn.code.mnemonic()).is_none() || !flow::is_near(insn);
+        }
+        FlowControl::UnconditionalBranch | FlowControl::Call => return !flow::is_near(insn) && !control::is_indirect(insn),
+        FlowControl::Return => return !flow::is_return(insn),
+        FlowControl::IndirectBranch | FlowControl::IndirectCall => return !control::is_indirect(insn),
+        _ => return true,
+    }
+    let plain = insn.ops.iter().all(|operand| {
+        matches!(operand.kind, Kind::None | Kind::Gpr | Kind::Mem | Kind::Imm | Kind::Imm2 | Kind::Near)
+    });
+    let translated = backend::is_special(insn) || integer::semantics(insn, Exists).is_some();
+    insn.locked() || !plain || !translated
+}
+
+struct Exists;
+
+impl Visitor for Exists {
+    type Result = ();
+    fn visit<S: Semantics>(self) {}
+}
+
+/// A way out of the current block that is the translation of where it goes.
+#[derive(Clone, Copy)]
+enum Callee {
+    Execute,
+    Condition,
+    SetCfOf,
+    SetCarry,
+}
+
+/// The translation of one region.
+pub struct Lower<'f> {
+    b: FunctionBuilder<'f>,
+    source: &'f Source,
+    flow: &'f Flow,
+    /// Address of the vCPU.
+    cpu: Value,
+    /// Address of the first TLB entry of the current bank.
+    bank: Value,
+    /// RIP where the region was entered.
+    start: Value,
+    registers: Vec<Variable>,
+    /// Instructions that may still be started.
+    budget: Variable,
+    /// The start of each block.
+    clif: Vec<Block>,
+    /// Blocks to translate, with what is known of the flags there.
+    queue: Vec<(usize, Flags)>,
+    /// The block and instruction that are being translated.
+    block: &'f SourceBlock,
+    insn: &'f Insn,
+    flags: Flags,
+    /// Registers that differ, or may, from those in the vCPU.
+    dirty: Registers,
+    /// The host address of the operand that was opened.
+    open: Option<Value>,
+}
+
+impl<'f> Lower<'f> {
+    fn new(mut b: FunctionBuilder<'f>, source: &'f Source, flow: &'f Flow) -> Lower<'f> {
+        let entry = b.create_block();
+        b.append_block_params_for_function_params(entry);
+        b.switch_to_block(entry);
+        let cpu = b.block_params(entry)[0];
+        let registers = (0..16).map(|_| b.declare_var(I64)).collect();
+        let budget = b.declare_var(I64);
+        let clif = source.blocks.iter().map(|_| b.create_block()).collect();
+        let block = &source.blocks[0];
+        let insn = &block.insns[0];
+        let (flags, dirty) = (Flags::Memory, 0);
+        let (bank, start) = (cpu, cpu);
+        Lower { b, source, flow, cpu, bank, start, registers, budget, clif, queue: Vec::new(), block, insn, flags, dirty, open: None }
+    }
+
+    /// Translates everything.
+    fn region(&mut self) {
+        self.start = self.load(I64, layout::REGS + usize::from(BLOCK_RIP));
+        let budget = self.load(I64, layout::BUDGET);
+        let cost = self.source.blocks[0].insns.len() as i64;
+        let left = self.b.ins().iadd_imm_s(budget, -cost);
+        let (paid, over) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(over);
+        let short = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, left, 0);
+        self.b.ins().brif(short, over, &[], paid, &[]);
+        self.b.switch_to_block(over);
+        self.store(self.start, layout::RIP);
+        self.leave(exit::BUDGET);
+
+        self.b.switch_to_block(paid);
+        self.b.def_var(self.budget, left);
+        let entries = self.load(I64, layout::TLB_ENTRIES);
+        let first = self.load(I64, layout::TLB_START);
+        let first = self.b.ins().ishl_imm_s(first, i64::from(layout::TLB_ENTRY.trailing_zeros()));
+        self.bank = self.b.ins().iadd(entries, first);
+        self.load_registers(self.flow.uses);
+        self.b.ins().jump(self.clif[0], &[]);
+        self.queue.push((0, Flags::Memory));
+        let mut done = vec![false; self.source.blocks.len()];
+        while let Some((n, flags)) = self.queue.pop() {
+            if std::mem::replace(&mut done[n], true) {
+                continue;
+            }
+            self.b.switch_to_block(self.clif[n]);
+            self.flags = flags;
+            self.dirty = self.flow.blocks[n].dirty;
+            self.block = &self.source.blocks[n];
+            self.translate(n);
+        }
+        // A block that nothing leads to any more (a return site whose call turned out otherwise) is never entered.
+        for (n, done) in done.into_iter().enumerate() {
+            if !done {
+                self.b.switch_to_block(self.clif[n]);
+                self.b.set_cold_block(self.clif[n]);
+                self.leave(exit::LOOKUP);
+            }
+        }
+    }
+
+    fn translate(&mut self, n: usize) {
+        let insns = &self.source.blocks[n].insns;
+        for (k, insn) in insns.iter().enumerate() {
+            self.insn = insn;
+            self.open = None;
+            let facts = self.flow.blocks[n].insns[k];
+            let ends = k + 1 == insns.len();
+            if is_foreign(insn) || !self.addressable() {
+                self.execute(facts.writes, ends);
+                if ends && insn.code.flow_control() != FlowControl::Next {
+                    // The function never comes back to go on: it has left by `exit::CHAIN`.
+                    self.leave(exit::CHAIN);
+                    return;
+                }
+            } else if insn.code.flow_control() != FlowControl::Next {
+                self.dirty |= facts.writes;
+                self.branch();
+                return;
+            } else {
+                // Only what is defined now is dirty: an access that misses leaves with the registers as they were.
+                match integer::semantics(insn, Run(self)) {
+                    Some(()) => {}
+                    None => self.special(),
+                }
+                self.dirty |= facts.writes;
+            }
+        }
+        if let Some(last) = insns.last() {
+            self.go(flow::next(self.block, last));
+        }
+    }
+
+    /// Whether the memory operand, if there is one, and the stack, if it is used, are accessed as compiled code does.
+    fn addressable(&self) -> bool {
+        let insn = self.insn;
+        let memory = insn.ops.iter().any(|operand| operand.kind == Kind::Mem);
+        let stack = matches!(insn.code.mnemonic(), Mnemonic::Push | Mnemonic::Pop | Mnemonic::Call | Mnemonic::Ret | Mnemonic::Leave);
+        let key = self.source.mode;
+        (!memory || address_form(key, insn).is_some())
+            && (!stack || (flow::stack_matches(key) && (matches!(insn.code.flow_control(), FlowControl::Call | FlowControl::IndirectCall | FlowControl::Return) || insn.width.bits() == u32::from(insn.code_bits))))
+    }
+
+    fn wide_code(&self) -> bool {
+        self.source.mode & mode::CODE == 2
+    }
+
+    /// RIP at `distance` from the start of the region.
+    fn rip(&mut self, distance: i64) -> Value {
+        let rip = self.b.ins().iadd_imm_s(self.start, distance);
+        if self.wide_code() { rip } else { self.b.ins().band_imm_s(rip, 0xffff_ffff) }
+    }
+
+    fn load(&mut self, kind: cranelift_codegen::ir::Type, at: usize) -> Value {
+        self.b.ins().load(kind, MemFlagsData::trusted(), self.cpu, at as i32)
+    }
+
+    fn store(&mut self, value: Value, at: usize) {
+        self.b.ins().store(MemFlagsData::trusted(), value, self.cpu, at as i32);
+    }
+
+    fn store_byte(&mut self, value: u8, at: usize) {
+        let value = self.b.ins().iconst(I8, i64::from(value));
+        self.store(value, at);
+    }
+
+    fn load_registers(&mut self, mask: Registers) {
+        for n in (0..16).filter(|n| mask >> n & 1 != 0) {
+            let value = self.load(I64, layout::REGS + usize::from(RegFile::slot(n)));
+            self.b.def_var(self.registers[usize::from(n)], value);
+        }
+    }
+
+    fn store_registers(&mut self, mask: Registers) {
+        for n in (0..16).filter(|n| mask >> n & 1 != 0) {
+            let value = self.b.use_var(self.registers[usize::from(n)]);
+            self.store(value, layout::REGS + usize::from(RegFile::slot(n)));
+        }
+    }
+
+    /// Puts everything architectural into the vCPU, with `rip` to go on at and `refund` instructions given back.
+    fn settle(&mut self, rip: Value, refund: i64) {
+        self.store_registers(self.dirty);
+        self.store_flags();
+        let budget = self.b.use_var(self.budget);
+        let budget = if refund == 0 { budget } else { self.b.ins().iadd_imm_s(budget, refund) };
+        self.store(budget, layout::BUDGET);
+        self.store(rip, layout::RIP);
+    }
+
+    fn leave(&mut self, code: u64) {
+        let code = self.b.ins().iconst(I64, code as i64);
+        self.b.ins().return_(&[code]);
+    }
+
+    /// Leaves the region for the interpreter to execute the current instruction, in the block `cold`;
+    /// the caller switches to where it goes on otherwise.
+    fn step_in(&mut self, cold: Block) {
+        self.b.set_cold_block(cold);
+        self.b.switch_to_block(cold);
+        let rip = self.rip(self.block.delta + i64::from(self.insn.block_offset));
+        self.settle(rip, i64::from(self.insn.after) + 1);
+        self.leave(exit::STEP);
+    }
+
+    fn call(&mut self, callee: Callee, argument: Value) -> Value {
+        let address = match callee {
+            Callee::Execute => crate::runtime::execute as *const () as usize,
+            Callee::Condition => crate::runtime::condition as *const () as usize,
+            Callee::SetCfOf => crate::runtime::set_cf_of as *const () as usize,
+            Callee::SetCarry => crate::runtime::set_carry as *const () as usize,
+        };
+        let mut signature = signature(self.b.func.signature.call_conv);
+        signature.params.push(AbiParam::new(I64));
+        let signature = self.b.import_signature(signature);
+        let address = self.b.ins().iconst(I64, address as i64);
+        let call = self.b.ins().call_indirect(signature, address, &[self.cpu, argument]);
+        self.b.inst_results(call)[0]
+    }
+
+    /// Has the interpreter's function execute the current instruction, which may write the registers `writes`.
+    fn execute(&mut self, writes: Registers, ends: bool) {
+        let start = self.rip(self.block.delta);
+        self.settle(start, 0);
+        self.store(start, layout::REGS + usize::from(BLOCK_RIP));
+        self.dirty = 0;
+        self.flags = Flags::Memory;
+        let insn = self.b.ins().iconst(I64, std::ptr::from_ref(self.insn) as i64);
+        let result = self.call(Callee::Execute, insn);
+        let (out, next) = (self.b.create_block(), self.b.create_block());
+        if !ends {
+            self.b.set_cold_block(out);
+        }
+        self.b.ins().brif(result, out, &[], next, &[]);
+        self.b.switch_to_block(out);
+        let code = self.b.ins().iadd_imm_s(result, -1);
+        self.b.ins().return_(&[code]);
+        self.b.switch_to_block(next);
+        self.load_registers(writes & self.flow.uses);
+        let budget = self.load(I64, layout::BUDGET);
+        self.b.def_var(self.budget, budget);
+    }
+}
+
+/// Translates the semantics that it visits.
+struct Run<'a, 'f>(&'a mut Lower<'f>);
+
+impl Visitor for Run<'_, '_> {
+    type Result = ();
+    fn visit<S: Semantics>(self) {
+        // Nothing traps while translating: an access that misses leaves at run time.
+        let Ok(()) = S::run(self.0);
+    }
+}

@@ -1,0 +1,311 @@
+//! Compiled regions against the interpreter: random programs with loops, calls, faults, self-modification and ends of the
+//! budget anywhere, run by both in lockstep; after every run all state has to be the same.
+//!
+//! ```text
+//!  REGION_PROGRAMS=100000   how many programs
+//!  REGION_SEED=123          the first one's seed; each has the number of the one before plus one
+//! ```
+
+use emu_core::bus::Bus;
+use emu_core::clock::{Clock, ClockMode};
+use emu_core::cpu::control::{CR0_PE, CR4_OSFXSR};
+use emu_core::cpu::model::CpuModel;
+use emu_core::cpu::segment::{Seg, Segment};
+use emu_core::exec::{RunExit, Vcpu};
+use emu_core::irq::CpuPins;
+use emu_core::mem::GuestMemory;
+use emu_jit::Immediate;
+use fastrand::Rng;
+use iced_x86::code_asm::*;
+use std::sync::Arc;
+
+const CODE: u64 = 0x1000;
+const DATA: u64 = 0x2_0000;
+const STACK: u64 = 0x4_0000;
+const MEMORY: usize = 1 << 20;
+const DEFAULT_PROGRAMS: u64 = 400;
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn processor(code: &[u8], bits: u32, data: &[u8]) -> Vcpu {
+    let memory = Arc::new(GuestMemory::new(MEMORY as u64, 0).unwrap());
+    memory.write(CODE, code);
+    memory.write(DATA, data);
+    let clock = Clock::new(ClockMode::Icount { shift: 0 });
+    let mut cpu = Vcpu::new(Arc::new(CpuModel::max()), Arc::new(Bus::new(memory, Arc::new(CpuPins::default()), clock)));
+    cpu.state.cr0 |= CR0_PE;
+    cpu.state.cr4 |= CR4_OSFXSR;
+    for seg in Seg::ALL {
+        let attributes = match (seg, bits) {
+            (Seg::Cs, 64) => 0xa09b,
+            (Seg::Cs, _) => 0xc09b,
+            _ => 0xc093,
+        };
+        cpu.state.set_segment(seg, Segment { selector: 8, base: 0, limit: u32::MAX, attributes, unusable: false });
+    }
+    if bits == 64 {
+        page_tables(&mut cpu);
+    }
+    cpu.state.rip = CODE;
+    cpu.state.regs.set_gpr(4, STACK);
+    cpu.state.regs.set_gpr(5, DATA);
+    cpu.mode_changed();
+    cpu
+}
+
+/// Maps the first 2 MiB one to one, but for a page among the data.
+fn page_tables(cpu: &mut Vcpu) {
+    use emu_core::cpu::control::{CR0_PG, CR4_PAE, EFER_LMA, EFER_LME};
+    const TABLES: u64 = 0x8_0000;
+    let entry = |at: u64, value: u64| cpu.memory.write(at, &value.to_le_bytes());
+    entry(TABLES, TABLES + 0x1000 | 3);
+    entry(TABLES + 0x1000, TABLES + 0x2000 | 3);
+    entry(TABLES + 0x2000, TABLES + 0x3000 | 3);
+    for page in 0..512 {
+        let present = u64::from(page != (DATA >> 12) + 5) * 3;
+        entry(TABLES + 0x3000 + page * 8, page << 12 | present);
+    }
+    cpu.state.cr3 = TABLES;
+    cpu.state.cr4 |= CR4_PAE;
+    cpu.state.msrs.efer |= EFER_LME | EFER_LMA;
+    cpu.state.cr0 |= CR0_PG;
+}
+
+/// A random program.
+fn program(rng: &mut Rng, bits: u32) -> Result<Vec<u8>, iced_x86::IcedError> {
+    let mut a = CodeAssembler::new(bits)?;
+    let wide = bits == 64;
+    let g32 = [eax, ecx, edx, ebx, esi, edi, if wide { r9d } else { eax }, if wide { r14d } else { edx }];
+    let g64 = [rax, rcx, rdx, rbx, rsi, rdi, r9, r14];
+    let g16 = [ax, cx, dx, bx, si, di, if wide { r9w } else { ax }, bx];
+    let g8 = [al, ah, cl, ch, dl, bh, if wide { r14b } else { bl }, dh];
+    let blocks = rng.usize(3..9);
+    let mut labels: Vec<_> = (0..blocks).map(|_| a.create_label()).collect();
+    let functions = rng.usize(0..3);
+    let mut function_labels: Vec<_> = (0..functions).map(|_| a.create_label()).collect();
+    for n in 0..blocks + functions {
+        if n < blocks { a.set_label(&mut labels[n])? } else { a.set_label(&mut function_labels[n - blocks])? };
+        for _ in 0..rng.usize(1..14) {
+            one(&mut a, rng, wide, &g8, &g16, &g32, &g64)?;
+        }
+        if n >= blocks {
+            if rng.u8(..4) == 0 { a.ret_1(8u32 * u32::from(rng.bool()))? } else { a.ret()? };
+            continue;
+        }
+        let to = labels[rng.usize(..blocks)];
+        match rng.u8(..10) {
+            0 => a.jmp(to)?,
+            1 => a.jb(to)?,
+            2 => a.jne(to)?,
+            3 => a.jle(to)?,
+            4 => a.jp(to)?,
+            5 => a.jo(to)?,
+            6 => a.ja(to)?,
+            7 if functions > 0 => a.call(function_labels[rng.usize(..functions)])?,
+            8 => {
+                a.dec(ecx)?;
+                a.jns(to)?;
+            }
+            _ => {}
+        }
+    }
+    a.jmp(labels[0])?;
+    a.assemble(CODE)
+}
+
+/// One random instruction.
+fn one(
+    a: &mut CodeAssembler,
+    rng: &mut Rng,
+    wide: bool,
+    g8: &[AsmRegister8; 8],
+    g16: &[AsmRegister16; 8],
+    g32: &[AsmRegister32; 8],
+    g64: &[AsmRegister64; 8],
+) -> Result<(), iced_x86::IcedError> {
+    let n = |rng: &mut Rng| rng.usize(..8);
+    let disp = rng.i32(..0x5ff0);
+    let (x8, y8, x16, x32, y32) = (g8[n(rng)], g8[n(rng)], g16[n(rng)], g32[n(rng)], g32[n(rng)]);
+    let (x64, y64) = (g64[n(rng)], g64[n(rng)]);
+    let mem = |rng: &mut Rng| match (wide, rng.u8(..6)) {
+        (true, 0) => rbp + rcx * 2 + disp,
+        (false, 0) => ebp + ecx * 4 + disp,
+        (true, 1) => rsp + (disp & 0xff),
+        (true, _) => rbp + disp,
+        (false, 1) => esp + (disp & 0xff),
+        (false, _) => ebp + disp,
+    };
+    let m = mem(rng);
+    let imm = match rng.u8(..4) {
+        0 => 0,
+        1 => rng.i32(-128..128),
+        _ => rng.i32(..),
+    };
+    macro_rules! alu {
+        ($op:ident) => {
+            match rng.u8(..9) {
+                0 => a.$op(x8, y8)?,
+                1 => a.$op(x16, imm & 0x7fff)?,
+                2 => a.$op(dword_ptr(m), y32)?,
+                3 => a.$op(x32, dword_ptr(m))?,
+                4 => a.$op(byte_ptr(m), imm & 0x7f)?,
+                5 if wide => a.$op(x64, y64)?,
+                6 if wide => a.$op(x64, qword_ptr(m))?,
+                7 => a.$op(x32, imm)?,
+                _ => a.$op(x32, y32)?,
+            }
+        };
+    }
+    macro_rules! shift {
+        ($op:ident) => {
+            match rng.u8(..6) {
+                0 => a.$op(x32, cl)?,
+                1 => a.$op(x8, rng.u32(..32))?,
+                2 => a.$op(dword_ptr(m), rng.u32(..32))?,
+                3 if wide => a.$op(x64, rng.u32(..64))?,
+                4 => a.$op(x16, cl)?,
+                _ => a.$op(x32, rng.u32(..32))?,
+            }
+        };
+    }
+    match rng.u8(..46) {
+        0 | 1 => alu!(add),
+        2 => alu!(adc),
+        3 | 4 => alu!(sub),
+        5 => alu!(sbb),
+        6 | 7 => alu!(cmp),
+        8 => alu!(and),
+        9 => alu!(or),
+        10 => alu!(xor),
+        11 => alu!(mov),
+        12 => a.test(x32, y32)?,
+        13 => a.test(x8, imm & 0x7f)?,
+        14 => a.inc(x32)?,
+        15 => a.dec(x16)?,
+        16 => a.inc(byte_ptr(m))?,
+        17 => a.neg(x32)?,
+        18 => a.not(x8)?,
+        19 => shift!(shl),
+        20 => shift!(shr),
+        21 => shift!(sar),
+        22 => shift!(rol),
+        23 => shift!(ror),
+        24 => a.rcl(x32, rng.u32(..32))?,
+        25 => a.shld(x32, y32, rng.u32(..32))?,
+        26 => a.movzx(x32, y8_or_low(y8, wide))?,
+        27 => a.movsx(x32, word_ptr(m))?,
+        28 => a.lea(x32, m)?,
+        29 => a.imul_2(x32, y32)?,
+        30 => a.imul_3(x32, dword_ptr(m), imm)?,
+        31 => a.mul(x32)?,
+        32 => a.imul(y32)?,
+        33 => {
+            a.mov(edx, imm & 3)?;
+            a.div(x32)?;
+        }
+        34 => {
+            a.cdq()?;
+            a.idiv(dword_ptr(m))?;
+        }
+        35 => {
+            if wide { a.push(x64)? } else { a.push(x32)? }
+            if wide { a.pop(y64)? } else { a.pop(y32)? }
+        }
+        36 => a.setl(x8)?,
+        37 => a.cmovbe(x32, y32)?,
+        38 => a.bt(x32, y32)?,
+        39 => a.btc(x32, rng.u32(..32))?,
+        40 => a.bswap(x32)?,
+        41 => a.xchg(x32, y32)?,
+        42 => a.xadd(x32, y32)?,
+        43 if wide => a.mul(x64)?,
+        44 => match rng.u8(..5) {
+            0 => a.bsf(x32, y32)?,
+            1 => a.lock().add(dword_ptr(m), y32)?,
+            2 => a.paddd(xmm1, xmm2)?,
+            3 => a.movd(x32, xmm1)?,
+            _ => a.cpuid()?,
+        },
+        // A byte of the program itself.
+        45 if rng.u8(..8) == 0 => {
+            let at = CODE as i32 + rng.i32(..200);
+            if wide { a.mov(byte_ptr(rbp + (at - DATA as i32)), dl)? } else { a.mov(byte_ptr(ebp + (at - DATA as i32)), x8)? }
+        }
+        _ => a.nop()?,
+    }
+    Ok(())
+}
+
+/// MOVZX to a register that may need REX has no high byte.
+fn y8_or_low(y: AsmRegister8, wide: bool) -> AsmRegister8 {
+    if wide { cl } else { y }
+}
+
+#[derive(PartialEq, Debug)]
+struct Seen {
+    exit: RunExit,
+    executed: u64,
+    rip: u64,
+    flags: u64,
+    regs: [u64; 16],
+    cr2: u64,
+}
+
+fn see(cpu: &Vcpu, exit: RunExit) -> Seen {
+    Seen {
+        exit,
+        executed: cpu.executed(),
+        rip: cpu.state.rip,
+        flags: cpu.state.rflags(),
+        regs: std::array::from_fn(|n| cpu.state.regs.gpr(n as u8)),
+        cr2: cpu.state.cr2,
+    }
+}
+
+#[test]
+fn random_programs_come_to_the_same_in_both_tiers() {
+    let first = setting("REGION_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let count = setting("REGION_PROGRAMS").unwrap_or(DEFAULT_PROGRAMS);
+    println!("REGION_SEED={first}");
+    let (mut programs, mut regions, mut total) = (0u64, 0, 0);
+    for seed in first..first + count {
+        let rng = &mut Rng::with_seed(seed);
+        let bits = if rng.bool() { 64 } else { 32 };
+        // Some programs have a form that does not exist.
+        let Ok(code) = program(rng, bits) else { continue };
+        programs += 1;
+        let data: Vec<u8> = (0..0x8000).map(|_| rng.u8(..)).collect();
+        let mut plain = processor(&code, bits, &data);
+        let mut compiled = processor(&code, bits, &data);
+        compiled.set_compiler(Some(Box::new(Immediate::new(rng.u32(1..4)).unwrap())));
+        for n in 0..16 {
+            if !matches!(n, 4 | 5) {
+                let value = if rng.bool() { rng.u64(..) } else { rng.u64(..64) } & if bits == 64 { u64::MAX } else { 0xffff_ffff };
+                plain.state.regs.set_gpr(n, value);
+                compiled.state.regs.set_gpr(n, value);
+            }
+        }
+        let (mut a, mut b) = (vec![0; MEMORY], vec![0; MEMORY]);
+        for run in 0..12 {
+            let budget = rng.u64(1..400);
+            let exit = plain.run(budget);
+            let expected = see(&plain, exit);
+            let exit = compiled.run(budget);
+            let actual = see(&compiled, exit);
+            assert_eq!(actual, expected, "REGION_SEED={seed} REGION_PROGRAMS=1: run {run}, {bits} bits: {code:02x?}");
+            total += expected.executed;
+            if exit != RunExit::Budget {
+                break;
+            }
+        }
+        plain.memory.read(0, &mut a);
+        compiled.memory.read(0, &mut b);
+        let differs = a.iter().zip(&b).position(|(a, b)| a != b);
+        assert_eq!(differs, None, "REGION_SEED={seed} REGION_PROGRAMS=1: memory differs, {bits} bits: {code:02x?}");
+        regions += compiled.stats.regions;
+    }
+    println!("{programs} programs, {total} instructions, {regions} regions");
+    assert!(programs > count / 4, "too few programs could be assembled");
+}
