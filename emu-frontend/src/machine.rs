@@ -5,6 +5,7 @@ use crate::cli::config::{Config, MonitorMode, SERIAL_PORTS};
 use crate::cli::display::{DisplayKind, WindowOptions};
 use crate::cli::drive::{DriveSpec, FLOPPY_DRIVES, IDE_DRIVES, MediaKind};
 use crate::cli::error::StartError;
+use crate::cli::machine::Engine;
 use crate::cli::value::show_size;
 use crate::dev::stats;
 use crate::display::curses;
@@ -24,6 +25,7 @@ use emu_devices::storage::block::Disk;
 use emu_devices::storage::fdc::Format;
 use emu_devices::storage::ide::Kind;
 use emu_devices::video::VgaConfig;
+use emu_jit::Jit;
 use std::sync::Arc;
 #[cfg(feature = "window")]
 use std::sync::mpsc::SendError;
@@ -110,6 +112,10 @@ fn serve(
     };
     let remote = Arc::new(Remote::new(&pc, identity));
     let mut machine = pc.machine;
+    if config.engine == Engine::Compiler {
+        let jit = Jit::new().map_err(|problem| StartError::value("accel", "jit", problem))?;
+        machine.processor().set_compiler(Some(Box::new(jit)));
+    }
     let control = machine.control();
     let events = remote.events.clone();
     machine.observe(move |event| events.machine(event));

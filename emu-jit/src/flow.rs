@@ -5,7 +5,8 @@ use emu_core::decode::insn::{Insn, Kind};
 use emu_core::exec::mode;
 use emu_core::exec::region::{Source, SourceBlock};
 use iced_x86::{
-    Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, RflagsBits,
+    Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess,
+    RflagsBits,
 };
 
 /// General registers, a bit each.
@@ -33,8 +34,6 @@ pub struct BlockFacts {
     pub successors: Vec<usize>,
     /// Blocks of the region that lead to it; the way into the region counts too.
     pub predecessors: usize,
-    /// Registers that may have changed since the region was entered when it begins.
-    pub dirty: Registers,
     /// The flags have to be in the vCPU when it begins, unless the translation still knows them.
     pub flags_in: bool,
 }
@@ -50,8 +49,7 @@ pub struct Flow {
 }
 
 /// The arithmetic flags.
-const FLAGS: u32 =
-    RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+const FLAGS: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
 /// The distance from the region's start to the target of a near branch at the end of `block`.
 pub fn target(block: &SourceBlock, last: &Insn) -> i64 {
@@ -154,33 +152,10 @@ pub fn analyse(source: &Source) -> Flow {
         }
     }
     let uses = blocks.iter().flat_map(|block| &block.insns).fold(0, |all, facts| all | facts.uses);
-    let mut flow = Flow { blocks, uses, return_sites };
-    flow.settle();
-    flow
-}
-
-impl Flow {
-    /// Computes what depends on other blocks, until nothing changes.
-    fn settle(&mut self) {
-        let mut changed = true;
-        while std::mem::take(&mut changed) {
-            for n in (0..self.blocks.len()).rev() {
-                let block = &self.blocks[n];
-                let dirty = block.insns.iter().fold(block.dirty, |dirty, facts| dirty | facts.writes);
-                let decisive = block.insns.iter().find(|facts| facts.needs_flags || facts.sets_flags);
-                let flags_in = match decisive {
-                    Some(facts) => facts.needs_flags,
-                    // It hands on what it gets; and where it leaves the region, all has to be right.
-                    None => true,
-                };
-                changed |= flags_in != block.flags_in;
-                self.blocks[n].flags_in = flags_in;
-                for to in self.blocks[n].successors.clone() {
-                    let merged = self.blocks[to].dirty | dirty;
-                    changed |= merged != self.blocks[to].dirty;
-                    self.blocks[to].dirty = merged;
-                }
-            }
-        }
+    for block in &mut blocks {
+        let decisive = block.insns.iter().find(|facts| facts.needs_flags || facts.sets_flags);
+        // A block that neither needs nor sets them hands them on; and where that leaves the region, all has to be right.
+        block.flags_in = decisive.is_none_or(|facts| facts.needs_flags);
     }
+    Flow { blocks, uses, return_sites }
 }

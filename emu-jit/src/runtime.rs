@@ -8,6 +8,7 @@ use emu_core::decode::insn::Insn;
 use emu_core::exec::Vcpu;
 use emu_core::exec::region::{Code, Compiled};
 use memmap2::{Mmap, MmapMut};
+use std::time::Duration;
 
 /// Executes one instruction by the interpreter; see [`Vcpu::execute_for_region`].
 pub extern "C" fn execute(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
@@ -37,16 +38,20 @@ pub extern "C" fn set_carry(cpu: &mut Vcpu, carry: u64) -> u64 {
 /// A region's code, and what the code refers to.
 pub struct Region {
     memory: Mmap,
-    /// The instructions that the code passes to [`execute`].
-    _insns: Vec<Box<[Insn]>>,
+    /// The instructions, which the code passes to [`execute`].
+    insns: Vec<Box<[Insn]>>,
+    effort: Duration,
 }
 
 impl Region {
     /// Puts `code` into memory of its own, which is writable first and executable then, never both.
-    pub fn new(code: &[u8], insns: Vec<Box<[Insn]>>) -> std::io::Result<Region> {
+    ///
+    /// # Errors
+    /// The host has no memory left.
+    pub fn new(code: &[u8], insns: Vec<Box<[Insn]>>, effort: Duration) -> std::io::Result<Region> {
         let mut memory = MmapMut::map_anon(code.len().max(1))?;
         memory[..code.len()].copy_from_slice(code);
-        Ok(Region { memory: memory.make_exec()?, _insns: insns })
+        Ok(Region { memory: memory.make_exec()?, insns, effort })
     }
 }
 
@@ -59,5 +64,13 @@ impl Compiled for Region {
 
     fn size(&self) -> usize {
         self.memory.len().next_multiple_of(4096)
+    }
+
+    fn instructions(&self) -> usize {
+        self.insns.iter().map(|insns| insns.len()).sum()
+    }
+
+    fn effort(&self) -> Duration {
+        self.effort
     }
 }

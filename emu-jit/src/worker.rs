@@ -3,28 +3,67 @@
 use crate::lower::Translator;
 use emu_core::exec::region::{Compiled, Compiler, Source};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 /// Executions of a block before its region is compiled: about what an interpreted execution costs less than a compiled
 /// one, into what compiling costs (ARCHITECTURE.md has the figures).
 const THRESHOLD: u32 = 1000;
 
-/// Sources that may wait for the worker; further ones are refused until it has caught up.
+/// Sources that may wait for the worker; the oldest are given up for newer ones.
 const WAITING: usize = 256;
 
 type Answer = (u64, Option<Box<dyn Compiled>>);
 
+/// What the vCPU's thread and the worker share.
+#[derive(Default)]
+struct Shared {
+    work: Mutex<Work>,
+    /// The worker waits here for sources.
+    more: Condvar,
+    /// Answers that have not been taken.
+    finished: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Work {
+    /// The newest is compiled first: it is the code that runs now.
+    sources: VecDeque<Source>,
+    answers: Vec<Answer>,
+    closed: bool,
+}
+
+impl Shared {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        // Nothing panics while it holds the lock.
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next source; `None` at the end.
+    fn next(&self) -> Option<Source> {
+        let mut work = self.work();
+        loop {
+            if work.closed {
+                return None;
+            }
+            if let Some(source) = work.sources.pop_back() {
+                return Some(source);
+            }
+            work = self.more.wait(work).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn finish(&self, answer: Answer) {
+        self.work().answers.push(answer);
+        self.finished.fetch_add(1, Ordering::Release);
+    }
+}
+
 /// The Cranelift tier: compiles regions on a thread of its own.
 pub struct Jit {
-    requests: Option<Sender<Source>>,
-    answers: Receiver<Answer>,
-    /// Requests that the worker has not begun.
-    waiting: Arc<AtomicUsize>,
-    /// Answers that have not been taken.
-    finished: Arc<AtomicUsize>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Jit {
@@ -34,27 +73,19 @@ impl Jit {
     /// If Cranelift has no back end for this host, or no thread can be made: a line for the user.
     pub fn new() -> Result<Jit, String> {
         let mut translator = Translator::new()?;
-        let (requests, inbox) = channel::<Source>();
-        let (outbox, answers) = channel::<Answer>();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let finished = Arc::new(AtomicUsize::new(0));
-        let (begun, done) = (waiting.clone(), finished.clone());
+        let shared = Arc::new(Shared::default());
+        let worker = shared.clone();
         let work = move || {
-            for source in inbox {
-                begun.fetch_sub(1, Ordering::Relaxed);
+            while let Some(source) = worker.next() {
                 let ticket = source.ticket;
-                let compiled = translator.compile(source);
-                if outbox.send((ticket, compiled)).is_err() {
-                    return;
-                }
-                done.fetch_add(1, Ordering::Release);
+                worker.finish((ticket, translator.compile(source)));
             }
         };
         let thread = std::thread::Builder::new()
             .name("jit".into())
             .spawn(work)
             .map_err(|error| format!("the thread that compiles cannot be started: {error}"))?;
-        Ok(Jit { requests: Some(requests), answers, waiting, finished, thread: Some(thread) })
+        Ok(Jit { shared, thread: Some(thread) })
     }
 }
 
@@ -64,32 +95,35 @@ impl Compiler for Jit {
     }
 
     fn request(&mut self, source: Source) -> bool {
-        if self.waiting.load(Ordering::Relaxed) >= WAITING {
-            return false;
+        let mut work = self.shared.work();
+        work.sources.push_back(source);
+        if work.sources.len() > WAITING
+            && let Some(oldest) = work.sources.pop_front()
+        {
+            work.answers.push((oldest.ticket, None));
+            self.shared.finished.fetch_add(1, Ordering::Release);
         }
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.requests.as_ref().is_some_and(|requests| requests.send(source).is_ok())
+        drop(work);
+        self.shared.more.notify_one();
+        true
     }
 
     fn ready(&self) -> bool {
-        self.finished.load(Ordering::Acquire) != 0
+        self.shared.finished.load(Ordering::Acquire) != 0
     }
 
     fn take(&mut self) -> Option<Answer> {
-        match self.answers.try_recv() {
-            Ok(answer) => {
-                self.finished.fetch_sub(1, Ordering::Relaxed);
-                Some(answer)
-            }
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        let answer = self.shared.work().answers.pop()?;
+        self.shared.finished.fetch_sub(1, Ordering::Relaxed);
+        Some(answer)
     }
 }
 
 impl Drop for Jit {
     fn drop(&mut self) {
-        // The worker ends when its inbox is closed; what it is compiling now it finishes.
-        self.requests = None;
+        // What the worker is compiling now it finishes.
+        self.shared.work().closed = true;
+        self.shared.more.notify_one();
         if let Some(thread) = self.thread.take() {
             // A worker that panicked has said so on stderr; there is nothing to add.
             drop(thread.join());

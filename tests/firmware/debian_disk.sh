@@ -101,7 +101,8 @@ start() {
     exec 3<>"$folder/console.in" 4<>"$folder/monitor.in" 5<>"$folder/monitor.out"
     : >"$folder/console"
     started=$SECONDS
-    "$emu" "$@" -m 512 -display none -no-reboot -drive file="$folder/disk.img",format=raw,if=ide,index=0 \
+    # The guest's time is what it has executed, so that no host is too busy for its timeouts.
+    "$emu" "$@" -icount shift=1 -m 512 -display none -no-reboot -drive file="$folder/disk.img",format=raw,if=ide,index=0 \
         -monitor pipe:"$folder/monitor" -serial stdio <"$folder/console.in" >"$folder/console" 2>"$folder/errors" &
     pid=$!
 }

@@ -60,9 +60,9 @@ fn page_tables(cpu: &mut Vcpu) {
     use emu_core::cpu::control::{CR0_PG, CR4_PAE, EFER_LMA, EFER_LME};
     const TABLES: u64 = 0x8_0000;
     let entry = |at: u64, value: u64| cpu.memory.write(at, &value.to_le_bytes());
-    entry(TABLES, TABLES + 0x1000 | 3);
-    entry(TABLES + 0x1000, TABLES + 0x2000 | 3);
-    entry(TABLES + 0x2000, TABLES + 0x3000 | 3);
+    entry(TABLES, (TABLES + 0x1000) | 3);
+    entry(TABLES + 0x1000, (TABLES + 0x2000) | 3);
+    entry(TABLES + 0x2000, (TABLES + 0x3000) | 3);
     for page in 0..512 {
         let present = u64::from(page != (DATA >> 12) + 5) * 3;
         entry(TABLES + 0x3000 + page * 8, page << 12 | present);
@@ -86,12 +86,20 @@ fn program(rng: &mut Rng, bits: u32) -> Result<Vec<u8>, iced_x86::IcedError> {
     let functions = rng.usize(0..3);
     let mut function_labels: Vec<_> = (0..functions).map(|_| a.create_label()).collect();
     for n in 0..blocks + functions {
-        if n < blocks { a.set_label(&mut labels[n])? } else { a.set_label(&mut function_labels[n - blocks])? };
+        if n < blocks {
+            a.set_label(&mut labels[n])?
+        } else {
+            a.set_label(&mut function_labels[n - blocks])?
+        };
         for _ in 0..rng.usize(1..14) {
             one(&mut a, rng, wide, &g8, &g16, &g32, &g64)?;
         }
         if n >= blocks {
-            if rng.u8(..4) == 0 { a.ret_1(8u32 * u32::from(rng.bool()))? } else { a.ret()? };
+            if rng.u8(..4) == 0 {
+                a.ret_1(8u32 * u32::from(rng.bool()))?
+            } else {
+                a.ret()?
+            };
             continue;
         }
         let to = labels[rng.usize(..blocks)];
@@ -210,7 +218,11 @@ fn one(
             a.idiv(dword_ptr(m))?;
         }
         35 => {
-            if wide { a.push(x64)? } else { a.push(x32)? }
+            if wide {
+                a.push(x64)?
+            } else {
+                a.push(x32)?
+            }
             if wide { a.pop(y64)? } else { a.pop(y32)? }
         }
         36 => a.setl(x8)?,
@@ -231,7 +243,11 @@ fn one(
         // A byte of the program itself.
         45 if rng.u8(..8) == 0 => {
             let at = CODE as i32 + rng.i32(..200);
-            if wide { a.mov(byte_ptr(rbp + (at - DATA as i32)), dl)? } else { a.mov(byte_ptr(ebp + (at - DATA as i32)), x8)? }
+            if wide {
+                a.mov(byte_ptr(rbp + (at - DATA as i32)), dl)?
+            } else {
+                a.mov(byte_ptr(ebp + (at - DATA as i32)), x8)?
+            }
         }
         _ => a.nop()?,
     }
@@ -279,17 +295,18 @@ fn random_programs_come_to_the_same_in_both_tiers() {
         let data: Vec<u8> = (0..0x8000).map(|_| rng.u8(..)).collect();
         let mut plain = processor(&code, bits, &data);
         let mut compiled = processor(&code, bits, &data);
-        compiled.set_compiler(Some(Box::new(Immediate::new(rng.u32(1..4)).unwrap())));
+        compiled.set_compiler(Some(Box::new(Immediate::new(rng.u32(1..40)).unwrap())));
         for n in 0..16 {
             if !matches!(n, 4 | 5) {
-                let value = if rng.bool() { rng.u64(..) } else { rng.u64(..64) } & if bits == 64 { u64::MAX } else { 0xffff_ffff };
+                let value = if rng.bool() { rng.u64(..) } else { rng.u64(..64) }
+                    & if bits == 64 { u64::MAX } else { 0xffff_ffff };
                 plain.state.regs.set_gpr(n, value);
                 compiled.state.regs.set_gpr(n, value);
             }
         }
         let (mut a, mut b) = (vec![0; MEMORY], vec![0; MEMORY]);
         for run in 0..12 {
-            let budget = rng.u64(1..400);
+            let budget = rng.u64(1..4000);
             let exit = plain.run(budget);
             let expected = see(&plain, exit);
             let exit = compiled.run(budget);

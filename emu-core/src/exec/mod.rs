@@ -57,6 +57,12 @@ pub struct Stats {
     pub invalidations: u64,
     /// Regions compiled and installed.
     pub regions: u64,
+    /// Guest instructions compiled.
+    pub compiled: u64,
+    /// Microseconds spent on compiling them.
+    pub compile_micros: u64,
+    /// Bytes of memory of all regions that were installed.
+    pub region_bytes: u64,
     /// Entries into compiled regions from outside.
     pub regions_entered: u64,
     /// Exits of compiled regions for an instruction that the interpreter had to execute.

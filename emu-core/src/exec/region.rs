@@ -19,13 +19,14 @@ use crate::decode::insn::{Insn, Kind};
 use crate::mem::Offset;
 use iced_x86::FlowControl;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Executions of a block after which it is worth a place in a region: a share of [`Compiler::threshold`].
 const WARM_SHARE: u32 = 32;
 /// Instructions in a region at most.
-const INSNS: usize = 160;
+const INSNS: usize = 100;
 /// Blocks in a region at most.
-const BLOCKS: usize = 48;
+const BLOCKS: usize = 32;
 /// Bytes of code after which all regions are given up.
 const CAPACITY: usize = 64 << 20;
 
@@ -115,6 +116,10 @@ pub trait Compiled: Send {
     fn code(&self) -> Code;
     /// Bytes of memory.
     fn size(&self) -> usize;
+    /// Guest instructions in it.
+    fn instructions(&self) -> usize;
+    /// How long it took to make.
+    fn effort(&self) -> Duration;
 }
 
 /// A compiled tier.
@@ -366,11 +371,7 @@ impl Vcpu {
                 found.pages.push((page, offset));
             }
             found.members.push(op);
-            found.blocks.push(SourceBlock {
-                delta: distance,
-                bytes: block.bytes.clone(),
-                insns: block.insns.clone(),
-            });
+            found.blocks.push(SourceBlock { delta: distance, bytes: block.bytes.clone(), insns: block.insns.clone() });
             let next = at.wrapping_add(last.range().end as u64) & mask;
             let target = next.wrapping_add(last.imm) & mask;
             let near = last.ops[0].kind == Kind::Near && last.ops[0].size == size;
@@ -414,8 +415,22 @@ impl Vcpu {
         while let Some((ticket, compiled)) = self.compiler.as_mut().and_then(|compiler| compiler.take()) {
             let Some(id) = self.regions.waiting.remove(&ticket) else { continue };
             let region = &mut self.regions.list[id];
-            let Some(compiled) = compiled.filter(|_| !region.dead) else { continue };
+            let Some(compiled) = compiled else {
+                // Not this time: it is counted again.
+                if !region.dead {
+                    region.dead = true;
+                    region.entry.block().cool();
+                    region.entry.handler.set(warm);
+                }
+                continue;
+            };
+            self.stats.compiled += compiled.instructions() as u64;
+            self.stats.compile_micros += compiled.effort().as_micros() as u64;
+            if region.dead {
+                continue;
+            }
             self.stats.regions += 1;
+            self.stats.region_bytes += compiled.size() as u64;
             self.regions.size += compiled.size();
             region.compiled = Some(compiled);
             region.entry.block().region.set(id);

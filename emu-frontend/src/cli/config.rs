@@ -9,7 +9,7 @@ use super::display::{self, DisplayKind};
 use super::drive::{self, Drives};
 use super::error::{StartError, nearest};
 use super::firmware;
-use super::machine;
+use super::machine::{self, Engine};
 use super::options::Options;
 use super::smbios;
 use super::time::{self, Icount, Rtc};
@@ -73,6 +73,8 @@ pub struct Config {
     pub memory: u64,
     /// Model and features.
     pub cpu: CpuModel,
+    /// What executes.
+    pub engine: Engine,
     /// What boots.
     pub boot: BootFiles,
     /// Character devices by id, those of `-serial` and its like among them.
@@ -191,6 +193,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         process_name,
         memory: machine::memory_size(&options.m)?,
         cpu: cpu::parse(options.cpu.as_deref(), bits32)?,
+        engine: machine.engine,
         boot,
         chardevs: characters.chardevs,
         serial: characters.serial,

@@ -23,8 +23,20 @@ pub struct Machine {
     pub initrd: Option<PathBuf>,
     /// `-machine append=`.
     pub append: Option<String>,
+    /// What executes.
+    pub engine: Engine,
     /// `-machine pcspk-audiodev=`, with the value that it is part of.
     pub speaker: Option<(String, String)>,
+}
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// The interpreter alone.
+    #[default]
+    Interpreter,
+    /// The interpreter, and compiled code for what is hot.
+    Compiler,
 }
 
 /// Switches of QEMU's `pc` that cannot be changed here, with the state that they are in.
@@ -57,7 +69,7 @@ pub fn parse(options: &Options, warnings: &mut Vec<String>) -> Result<Machine, S
             check_type(&v, &name)?;
         }
         if let Some(names) = v.take("accel")? {
-            check_engines("machine", text, names.split(':'))?;
+            machine.engine = find_engine("machine", text, names.split(':'))?;
         }
         machine.firmware = v.take("firmware")?.map(PathBuf::from).or(machine.firmware);
         machine.kernel = v.take("kernel")?.map(PathBuf::from).or(machine.kernel);
@@ -87,7 +99,7 @@ pub fn parse(options: &Options, warnings: &mut Vec<String>) -> Result<Machine, S
         names.push(name);
     }
     if let Some(text) = options.accel.first() {
-        check_engines("accel", text, names.iter().flat_map(|n| n.split(':')))?;
+        machine.engine = find_engine("accel", text, names.iter().flat_map(|n| n.split(':')))?;
     }
     check_cpu_count(&options.smp)?;
     Ok(machine)
@@ -124,18 +136,18 @@ fn fixed_switches(v: &mut KeyValues) -> Result<(), StartError> {
     Ok(())
 }
 
-/// That an engine of a list of QEMU accelerator names exists. There is only the interpreter, whatever its name.
-fn check_engines<'a>(option: &str, text: &str, names: impl Iterator<Item = &'a str>) -> Result<(), StartError> {
+/// The first engine of a list of QEMU accelerator names that exists.
+fn find_engine<'a>(option: &str, text: &str, names: impl Iterator<Item = &'a str>) -> Result<Engine, StartError> {
     let mut missing = Vec::new();
     for name in names {
         match name {
-            "tcg" | "interp" => return Ok(()),
+            "tcg" | "interp" => return Ok(Engine::Interpreter),
+            "jit" => return Ok(Engine::Compiler),
             "kvm" | "hvf" | "whpx" | "xen" | "nvmm" | "hax" | "mshv" => {
                 missing.push(format!("{name}: emu has no hardware virtualisation; nearest is tcg"));
             }
-            "jit" => missing.push("jit is not implemented; nearest is interp".into()),
             _ => {
-                let near = nearest(name, ["tcg", "interp"]).unwrap_or("tcg");
+                let near = nearest(name, ["tcg", "interp", "jit"]).unwrap_or("tcg");
                 return Err(StartError::value(
                     option,
                     text,
@@ -144,7 +156,7 @@ fn check_engines<'a>(option: &str, text: &str, names: impl Iterator<Item = &'a s
             }
         }
     }
-    let problem = missing.first().cloned().unwrap_or_else(|| "needs a name: tcg or interp".into());
+    let problem = missing.first().cloned().unwrap_or_else(|| "needs a name: tcg, interp or jit".into());
     Err(StartError::value(option, text, problem))
 }
 
@@ -196,7 +208,7 @@ pub fn help() -> &'static str {
 
 /// What `-accel help` prints.
 pub fn accel_help() -> &'static str {
-    "Accelerators supported in emu:\ntcg                  the best engine there is: today interp\ninterp               the interpreter\n"
+    "Accelerators supported in emu:\ntcg                  the best engine there is: today interp\ninterp               the interpreter\njit                  the interpreter, with compiled code for what is hot (experimental: integer code only)\n"
 }
 
 #[cfg(test)]

@@ -48,6 +48,12 @@ pub fn show(machine: &mut Machine<Vcpu, PcError>) -> String {
         ("without a handler", stats.slow),
         ("exceptions, interrupts", stats.delivered),
         ("TLB misses", stats.tlb_misses),
+        ("regions compiled", stats.regions),
+        ("instructions compiled", stats.compiled),
+        ("microseconds of compiling", stats.compile_micros),
+        ("bytes of compiled code", stats.region_bytes),
+        ("entries into regions", stats.regions_entered),
+        ("regions left for one step", stats.region_steps),
     ] {
         let per_thousand = count as f64 * 1000.0 / instructions.max(1) as f64;
         let _ = writeln!(text, "{name:<27}{count:>16}   {per_thousand:>10.3} per 1000 instructions");

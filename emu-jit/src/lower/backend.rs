@@ -195,12 +195,12 @@ impl Lower<'_> {
     }
 
     fn set_register(&mut self, slot: Slot, width: Width, v: V) {
-        let variable = self.registers[usize::from(slot >> 3) & 15];
+        let number = slot >> 3 & 15;
         let value = match width {
             Width::B8 => self.wide(v),
             Width::B4 => self.unsigned(v, Width::B4),
             _ => {
-                let old = self.b.use_var(variable);
+                let old = self.b.use_var(self.registers[usize::from(number)]);
                 let shift = if slot & 1 != 0 { 8 } else { 0 };
                 let kept = self.b.ins().band_imm_s(old, !(width.mask() << shift) as i64);
                 let new = self.unsigned(v, width);
@@ -208,7 +208,13 @@ impl Lower<'_> {
                 self.b.ins().bor(kept, new)
             }
         };
-        self.b.def_var(variable, value);
+        self.define(number, value);
+    }
+
+    /// Gives general register `number` a new value, which is stored later.
+    pub fn define(&mut self, number: u8, value: Value) {
+        self.b.def_var(self.registers[usize::from(number)], value);
+        self.pending |= 1 << number;
     }
 
     fn size(&self, n: usize) -> Width {
@@ -236,8 +242,7 @@ impl Lower<'_> {
         let (a, d) = (RegFile::slot(RAX), RegFile::slot(RDX));
         match insn.code.mnemonic() {
             M::Cwde | M::Cdqe => {
-                let (from, to) =
-                    if insn.code == Code::Cwde { (Width::B2, Width::B4) } else { (Width::B4, Width::B8) };
+                let (from, to) = if insn.code == Code::Cwde { (Width::B2, Width::B4) } else { (Width::B4, Width::B8) };
                 let value = self.register(a, from);
                 self.set_register(a, to, value);
             }
@@ -306,18 +311,11 @@ impl Lower<'_> {
         self.flags = Flags::Parts(bits, V::of(low, width));
     }
 
-    /// Leaves for the interpreter if `condition` is not zero.
-    fn step_if(&mut self, condition: Value) {
-        let (cold, hot) = (self.b.create_block(), self.b.create_block());
-        self.b.ins().brif(condition, cold, &[], hot, &[]);
-        self.step_in(cold);
-        self.b.switch_to_block(hot);
-    }
-
     /// DIV and IDIV of dividends that fit 64 bits; the interpreter has the others, and the faults.
     fn divide(&mut self, signed: bool) {
         let width = self.insn.width;
         let (a, d) = (RegFile::slot(RAX), RegFile::slot(RDX));
+        self.store_registers();
         let divisor = self.operand();
         let divisor = if signed { self.wide(divisor) } else { self.unsigned(divisor, width) };
         let low = self.register(a, width);
@@ -326,29 +324,28 @@ impl Lower<'_> {
         let dividend = if width == Width::B8 {
             let high = self.wide(high);
             let expected = if signed { self.b.ins().sshr_imm_s(low, 63) } else { self.b.ins().iconst(I64, 0) };
-            let long = self.b.ins().icmp(IntCC::NotEqual, high, expected);
-            self.step_if(long);
+            let short = self.b.ins().icmp(IntCC::Equal, high, expected);
+            self.step_unless(short);
             low
         } else {
             let high = self.unsigned(high, width);
             let high = self.b.ins().ishl_imm_s(high, i64::from(width.bits()));
             self.b.ins().bor(high, low)
         };
-        let zero = self.b.ins().icmp_imm_s(IntCC::Equal, divisor, 0);
-        self.step_if(zero);
+        let divides = self.b.ins().icmp_imm_s(IntCC::NotEqual, divisor, 0);
+        self.step_unless(divides);
         if signed {
-            let minus = self.b.ins().icmp_imm_s(IntCC::Equal, divisor, -1);
-            let lowest = self.b.ins().icmp_imm_s(IntCC::Equal, dividend, i64::MIN);
-            let over = self.b.ins().band(minus, lowest);
-            self.step_if(over);
+            let divides = self.b.ins().icmp_imm_s(IntCC::NotEqual, divisor, -1);
+            let higher = self.b.ins().icmp_imm_s(IntCC::NotEqual, dividend, i64::MIN);
+            let fits = self.b.ins().bor(divides, higher);
+            self.step_unless(fits);
         }
-        let quotient =
-            if signed { self.b.ins().sdiv(dividend, divisor) } else { self.b.ins().udiv(dividend, divisor) };
+        let quotient = if signed { self.b.ins().sdiv(dividend, divisor) } else { self.b.ins().udiv(dividend, divisor) };
         if width != Width::B8 {
             let cut = self.narrow(V::Wide(quotient), width);
             let back = if signed { self.b.ins().sextend(I64, cut) } else { self.b.ins().uextend(I64, cut) };
-            let over = self.b.ins().icmp(IntCC::NotEqual, back, quotient);
-            self.step_if(over);
+            let fits = self.b.ins().icmp(IntCC::Equal, back, quotient);
+            self.step_unless(fits);
         }
         let product = self.b.ins().imul(quotient, divisor);
         let remainder = self.b.ins().isub(dividend, product);

@@ -30,6 +30,8 @@ impl Lower<'_> {
     pub fn branch(&mut self) {
         let (block, insn) = (self.block, self.insn);
         let next = flow::next(block, insn);
+        // Before ways part.
+        self.store_registers();
         if let Some(cc) = jump_condition(insn.code.mnemonic()) {
             let taken = flow::target(block, insn);
             let condition = self.condition_flag(cc);
@@ -85,6 +87,7 @@ impl Lower<'_> {
         let dropped = if insn.ops[0].kind == Kind::Imm { insn.imm & 0xffff } else { 0 };
         let sp = self.b.ins().iadd_imm_s(sp, (width.bytes() + dropped) as i64);
         self.set_stack_pointer(sp);
+        self.store_registers();
         let flags = self.flags;
         for site in self.flow.return_sites.iter().take(GUESSES) {
             let delta = self.source.blocks[*site].delta;
@@ -108,10 +111,8 @@ impl Lower<'_> {
         let up = self.b.ins().ishl_imm_s(target, 16);
         let down = self.b.ins().sshr_imm_s(up, 16);
         let canonical = self.b.ins().icmp(IntCC::Equal, down, target);
-        let (hot, cold) = (self.b.create_block(), self.b.create_block());
-        self.b.ins().brif(canonical, hot, &[], cold, &[]);
-        self.step_in(cold);
-        self.b.switch_to_block(hot);
+        self.store_registers();
+        self.step_unless(canonical);
     }
 
     /// Leaves the region for the code at `target`.
@@ -127,6 +128,7 @@ impl Lower<'_> {
             self.chain(target);
             return;
         };
+        self.store_registers();
         // Pay for it.
         let cost = self.source.blocks[n].insns.len() as i64;
         let budget = self.b.use_var(self.budget);

@@ -63,6 +63,7 @@ impl Lower<'_> {
 
     /// The host address of `size` bytes at `linear`, if the TLB has it; else the interpreter executes the instruction.
     pub fn host(&mut self, linear: Value, size: u64, write: bool) -> Value {
+        self.store_registers();
         let shift = 12 - layout::TLB_ENTRY.trailing_zeros();
         let mask = ((layout::TLB_BANK - 1) * layout::TLB_ENTRY) as i64;
         let at = self.b.ins().ushr_imm_s(linear, i64::from(shift));
@@ -73,10 +74,7 @@ impl Lower<'_> {
         let last = if size == 1 { linear } else { self.b.ins().iadd_imm_s(linear, size as i64 - 1) };
         let page = self.b.ins().band_imm_s(last, !0xfff);
         let hit = self.b.ins().icmp(IntCC::Equal, page, tag);
-        let (hot, cold) = (self.b.create_block(), self.b.create_block());
-        self.b.ins().brif(hit, hot, &[], cold, &[]);
-        self.step_in(cold);
-        self.b.switch_to_block(hot);
+        self.step_unless(hit);
         let addend = self.b.ins().load(I64, MemFlagsData::trusted(), entry, layout::ADDEND as i32);
         self.b.ins().iadd(linear, addend)
     }
@@ -99,7 +97,7 @@ impl Lower<'_> {
     /// Sets the stack pointer, which has the size of the code.
     pub fn set_stack_pointer(&mut self, value: Value) {
         let value = if self.wide_code() { value } else { self.b.ins().band_imm_s(value, 0xffff_ffff) };
-        self.b.def_var(self.registers[usize::from(emu_core::cpu::regs::RSP)], value);
+        self.define(emu_core::cpu::regs::RSP, value);
     }
 
     /// Pushes a value of the size of the code.

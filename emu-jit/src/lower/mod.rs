@@ -1,7 +1,8 @@
 //! From the blocks of a region to host code, by way of Cranelift's CLIF.
 //!
-//! Guest registers are SSA variables, loaded once where the region is entered and stored where it is left. Flags are
-//! what set them last, as in the interpreter, but known while translating. An instruction that [`is_foreign`] is executed
+//! Guest registers are SSA variables, loaded once where the region is entered; what is written goes to the vCPU too before
+//! the next place where the region may be left, so that ways out are short: they are most of the code, and register
+//! allocation is most of the time. Flags are what set them last, as in the interpreter, but known while translating. An instruction that [`is_foreign`] is executed
 //! by the interpreter's function, with all state in the vCPU. An access that misses the TLB leaves the region before its
 //! instruction has changed anything; the interpreter executes that.
 
@@ -13,23 +14,24 @@ mod memory;
 use crate::flow::{self, Flow, Registers};
 use crate::runtime::Region;
 use backend::V;
+use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I64};
 use cranelift_codegen::ir::{AbiParam, Block, Function, InstBuilder, MemFlagsData, Signature, UserFuncName, Value};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
-use cranelift_codegen::Context;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use emu_core::cpu::regs::{BLOCK_RIP, RegFile};
 use emu_core::decode::insn::{Insn, Kind};
-use emu_core::exec::region::{Compiled, Source, SourceBlock, exit, layout};
 use emu_core::exec::mode;
+use emu_core::exec::region::{Compiled, Source, SourceBlock, exit, layout};
+use emu_core::ops::backend::Semantics;
 use emu_core::ops::fast::address_form;
 use emu_core::ops::integer::{self, Visitor};
-use emu_core::ops::backend::Semantics;
 use flags::Flags;
 use iced_x86::{FlowControl, Mnemonic};
+use std::time::Instant;
 
 /// Compiles regions, one after the other.
 pub struct Translator {
@@ -46,7 +48,7 @@ impl Translator {
     pub fn new() -> Result<Translator, String> {
         let mut flags = settings::builder();
         let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
-        for (name, value) in [("opt_level", "speed"), ("enable_verifier", verifier), ("unwind_info", "false")] {
+        for (name, value) in [("opt_level", "none"), ("enable_verifier", verifier), ("unwind_info", "false")] {
             flags.set(name, value).map_err(|error| format!("Cranelift: {error}"))?;
         }
         let isa = cranelift_native::builder()
@@ -58,9 +60,11 @@ impl Translator {
 
     /// Compiles `source`; `None` if that cannot be done.
     pub fn compile(&mut self, source: Source) -> Option<Box<dyn Compiled>> {
+        let begun = Instant::now();
         let flow = flow::analyse(&source);
         self.context.clear();
-        self.context.func = Function::with_name_signature(UserFuncName::default(), signature(self.isa.default_call_conv()));
+        self.context.func =
+            Function::with_name_signature(UserFuncName::default(), signature(self.isa.default_call_conv()));
         let mut lower = Lower::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), &source, &flow);
         lower.region();
         lower.b.seal_all_blocks();
@@ -73,7 +77,7 @@ impl Translator {
             }
         };
         let insns = source.blocks.into_iter().map(|block| block.insns).collect();
-        match Region::new(compiled.code_buffer(), insns) {
+        match Region::new(compiled.code_buffer(), insns, begun.elapsed()) {
             Ok(region) => Some(Box::new(region)),
             Err(error) => {
                 tracing::error!("no memory for compiled code: {error}");
@@ -98,7 +102,9 @@ pub fn is_foreign(insn: &Insn) -> bool {
         FlowControl::ConditionalBranch => {
             return integer::jump_condition(insn.code.mnemonic()).is_none() || !flow::is_near(insn);
         }
-        FlowControl::UnconditionalBranch | FlowControl::Call => return !flow::is_near(insn) && !control::is_indirect(insn),
+        FlowControl::UnconditionalBranch | FlowControl::Call => {
+            return !flow::is_near(insn) && !control::is_indirect(insn);
+        }
         FlowControl::Return => return !flow::is_return(insn),
         FlowControl::IndirectBranch | FlowControl::IndirectCall => return !control::is_indirect(insn),
         _ => return true,
@@ -148,8 +154,10 @@ pub struct Lower<'f> {
     block: &'f SourceBlock,
     insn: &'f Insn,
     flags: Flags,
-    /// Registers that differ, or may, from those in the vCPU.
-    dirty: Registers,
+    /// Registers that have been written since they were last stored.
+    pending: Registers,
+    /// Where accesses that miss leave: its parameter is what [`Lower::step_in`] packs.
+    step: Block,
     /// The host address of the operand that was opened.
     open: Option<Value>,
 }
@@ -165,9 +173,28 @@ impl<'f> Lower<'f> {
         let clif = source.blocks.iter().map(|_| b.create_block()).collect();
         let block = &source.blocks[0];
         let insn = &block.insns[0];
-        let (flags, dirty) = (Flags::Memory, 0);
+        let (flags, pending) = (Flags::Memory, 0);
+        let step = b.create_block();
+        b.append_block_param(step, I64);
         let (bank, start) = (cpu, cpu);
-        Lower { b, source, flow, cpu, bank, start, registers, budget, clif, queue: Vec::new(), block, insn, flags, dirty, open: None }
+        Lower {
+            b,
+            source,
+            flow,
+            cpu,
+            bank,
+            start,
+            registers,
+            budget,
+            clif,
+            queue: Vec::new(),
+            block,
+            insn,
+            flags,
+            pending,
+            step,
+            open: None,
+        }
     }
 
     /// Translates everything.
@@ -200,10 +227,10 @@ impl<'f> Lower<'f> {
             }
             self.b.switch_to_block(self.clif[n]);
             self.flags = flags;
-            self.dirty = self.flow.blocks[n].dirty;
             self.block = &self.source.blocks[n];
             self.translate(n);
         }
+        self.leave_for_step();
         // A block that nothing leads to any more (a return site whose call turned out otherwise) is never entered.
         for (n, done) in done.into_iter().enumerate() {
             if !done {
@@ -229,16 +256,13 @@ impl<'f> Lower<'f> {
                     return;
                 }
             } else if insn.code.flow_control() != FlowControl::Next {
-                self.dirty |= facts.writes;
                 self.branch();
                 return;
             } else {
-                // Only what is defined now is dirty: an access that misses leaves with the registers as they were.
                 match integer::semantics(insn, Run(self)) {
                     Some(()) => {}
                     None => self.special(),
                 }
-                self.dirty |= facts.writes;
             }
         }
         if let Some(last) = insns.last() {
@@ -250,10 +274,18 @@ impl<'f> Lower<'f> {
     fn addressable(&self) -> bool {
         let insn = self.insn;
         let memory = insn.ops.iter().any(|operand| operand.kind == Kind::Mem);
-        let stack = matches!(insn.code.mnemonic(), Mnemonic::Push | Mnemonic::Pop | Mnemonic::Call | Mnemonic::Ret | Mnemonic::Leave);
+        let stack = matches!(
+            insn.code.mnemonic(),
+            Mnemonic::Push | Mnemonic::Pop | Mnemonic::Call | Mnemonic::Ret | Mnemonic::Leave
+        );
         let key = self.source.mode;
         (!memory || address_form(key, insn).is_some())
-            && (!stack || (flow::stack_matches(key) && (matches!(insn.code.flow_control(), FlowControl::Call | FlowControl::IndirectCall | FlowControl::Return) || insn.width.bits() == u32::from(insn.code_bits))))
+            && (!stack
+                || (flow::stack_matches(key)
+                    && (matches!(
+                        insn.code.flow_control(),
+                        FlowControl::Call | FlowControl::IndirectCall | FlowControl::Return
+                    ) || insn.width.bits() == u32::from(insn.code_bits))))
     }
 
     fn wide_code(&self) -> bool {
@@ -286,7 +318,9 @@ impl<'f> Lower<'f> {
         }
     }
 
-    fn store_registers(&mut self, mask: Registers) {
+    /// Stores the registers that have been written: before any place where the region may be left.
+    fn store_registers(&mut self) {
+        let mask = std::mem::take(&mut self.pending);
         for n in (0..16).filter(|n| mask >> n & 1 != 0) {
             let value = self.b.use_var(self.registers[usize::from(n)]);
             self.store(value, layout::REGS + usize::from(RegFile::slot(n)));
@@ -295,7 +329,7 @@ impl<'f> Lower<'f> {
 
     /// Puts everything architectural into the vCPU, with `rip` to go on at and `refund` instructions given back.
     fn settle(&mut self, rip: Value, refund: i64) {
-        self.store_registers(self.dirty);
+        self.store_registers();
         self.store_flags();
         let budget = self.b.use_var(self.budget);
         let budget = if refund == 0 { budget } else { self.b.ins().iadd_imm_s(budget, refund) };
@@ -308,13 +342,39 @@ impl<'f> Lower<'f> {
         self.b.ins().return_(&[code]);
     }
 
-    /// Leaves the region for the interpreter to execute the current instruction, in the block `cold`;
-    /// the caller switches to where it goes on otherwise.
-    fn step_in(&mut self, cold: Block) {
-        self.b.set_cold_block(cold);
-        self.b.switch_to_block(cold);
-        let rip = self.rip(self.block.delta + i64::from(self.insn.block_offset));
-        self.settle(rip, i64::from(self.insn.after) + 1);
+    /// Goes on in a new block if `stay` is not zero; else leaves the region for the interpreter to execute the current
+    /// instruction, of which nothing has been done yet. The caller has called [`Lower::store_registers`] before.
+    fn step_unless(&mut self, stay: Value) {
+        debug_assert!(self.pending == 0, "registers are stored before an instruction changes any");
+        let hot = self.b.create_block();
+        let distance = self.block.delta + i64::from(self.insn.block_offset);
+        let packed = self.b.ins().iconst(I64, distance << 8 | (i64::from(self.insn.after) + 1));
+        if matches!(self.flags, Flags::Memory) {
+            self.b.ins().brif(stay, hot, &[], self.step, &[packed.into()]);
+        } else {
+            let cold = self.b.create_block();
+            self.b.set_cold_block(cold);
+            self.b.ins().brif(stay, hot, &[], cold, &[]);
+            self.b.switch_to_block(cold);
+            self.store_flags();
+            self.b.ins().jump(self.step, &[packed.into()]);
+        }
+        self.b.switch_to_block(hot);
+    }
+
+    /// The block [`Lower::step`].
+    fn leave_for_step(&mut self) {
+        self.b.switch_to_block(self.step);
+        self.b.set_cold_block(self.step);
+        let packed = self.b.block_params(self.step)[0];
+        let refund = self.b.ins().band_imm_s(packed, 0xff);
+        let budget = self.b.use_var(self.budget);
+        let budget = self.b.ins().iadd(budget, refund);
+        self.store(budget, layout::BUDGET);
+        let distance = self.b.ins().sshr_imm_s(packed, 8);
+        let rip = self.b.ins().iadd(self.start, distance);
+        let rip = if self.wide_code() { rip } else { self.b.ins().band_imm_s(rip, 0xffff_ffff) };
+        self.store(rip, layout::RIP);
         self.leave(exit::STEP);
     }
 
@@ -338,7 +398,6 @@ impl<'f> Lower<'f> {
         let start = self.rip(self.block.delta);
         self.settle(start, 0);
         self.store(start, layout::REGS + usize::from(BLOCK_RIP));
-        self.dirty = 0;
         self.flags = Flags::Memory;
         let insn = self.b.ins().iconst(I64, std::ptr::from_ref(self.insn) as i64);
         let result = self.call(Callee::Execute, insn);
