@@ -281,6 +281,8 @@ fn window_follows_the_guests_resolution_until_its_user_chooses_a_size() {
         expect_screen(&mut emu, &desk, window, (width, height), of(width, height));
     }
     desk.resize(window, 500, 500);
+    // Not before emu knows of it.
+    expect_screen(&mut emu, &desk, window, (500, 500), of(800, 600));
     set_mode(&mut emu, 640, 400);
     expect_screen(&mut emu, &desk, window, (500, 500), of(640, 400));
 }
