@@ -108,6 +108,11 @@ fn grub_floppy_lists_drives_under_the_built_in_bios() {
 }
 
 #[test]
+fn grub_floppy_lists_drives_under_bochs_bios() {
+    grub_floppy(Firmware::Bochs);
+}
+
+#[test]
 fn grub_floppy_lists_drives_under_seabios() {
     grub_floppy(Firmware::SeaBios);
 }

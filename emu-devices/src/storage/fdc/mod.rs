@@ -12,6 +12,10 @@
 //! (no medium, motor off, another data rate, FM, an unformatted track) ends after two revolutions with Missing Address
 //! Mark; a real controller without index pulses would wait for ever. DMA that is not ready is waited for a while.
 //!
+//! Two departures from the data sheet, both as other emulators have them, because Bochs' BIOS relies on them: after a reset
+//! the data rate is 500 kbit/s, not 250; and reads and writes seek to the cylinder that they name, whatever CONFIGURE says
+//! (with EIS clear, only Seek End is not reported).
+//!
 //! Deliberately absent, since raw images cannot hold it: deleted data marks (WRITE DELETED DATA writes plain data),
 //! sectors of another size than 512 bytes, FORMAT TRACK with other IDs than the image's format has. Also absent: SAVE,
 //! RESTORE, OPTION, DRIVE SPECIFICATION and FORMAT AND WRITE, which are invalid commands; Status Registers A and B, which
@@ -380,7 +384,7 @@ impl Device for Fdc {
         self.software_reset();
         let heads =
             self.state.drives.map(|d| DriveState { cylinder: d.cylinder, changed: d.changed, ..DriveState::default() });
-        self.state = FdcState { drives: heads, config: config::NO_FIFO, rate: 2, ..FdcState::default() };
+        self.state = FdcState { drives: heads, config: config::NO_FIFO, ..FdcState::default() };
         if kind == ResetKind::Cold {
             self.state.drives.iter_mut().for_each(|d| d.changed = true);
         }

@@ -206,9 +206,9 @@ fn unreadable_is_told_by_the_kind_of_mark_that_is_missing() {
     let mut rig = Rig::ready(diskette(MB1_44), 0);
     let read = |c, h, r, n| [0xe6, h << 2, c, h, r, n, 18, 0x1b, 0xff];
     rig.program_dma(TO_MEMORY, 512);
-    // Sector 19, another cylinder, another size.
+    // Sector 19, a cylinder beyond the last, another size.
     assert_eq!(rig.transfer(&read(0, 0, 19, 2)), [0x40, 0x04, 0, 0, 0, 19, 2]);
-    assert_eq!(rig.transfer(&read(1, 0, 1, 2)), [0x40, 0x04, 0x10, 1, 0, 1, 2]);
+    assert_eq!(rig.transfer(&read(90, 0, 1, 2))[..2], [0x40, 0x01]);
     assert_eq!(rig.transfer(&read(0, 0, 1, 3))[..2], [0x40, 0x04]);
     // FM, another data rate, motor off, no medium, no drive.
     assert_eq!(rig.transfer(&[0xa6, 0, 0, 0, 1, 2, 18, 0x1b, 0xff])[..2], [0x40, 0x01]);
@@ -221,6 +221,20 @@ fn unreadable_is_told_by_the_kind_of_mark_that_is_missing() {
     assert_eq!(rig.transfer(&[0xe6, 1, 0, 0, 1, 2, 18, 0x1b, 0xff])[..2], [0x41, 0x01]);
     assert_eq!(rig.transfer(&[0xe6, 3, 0, 0, 1, 2, 18, 0x1b, 0xff])[..2], [0x43, 0x01]);
     assert_eq!(rig.transfer(&read(0, 0, 1, 2))[..2], [0, 0]);
+}
+
+/// As Bochs' BIOS does.
+#[test]
+fn reads_1440_kib_at_the_rate_after_reset() {
+    let mut rig = Rig::new(diskette(MB1_44));
+    rig.fdc.out8(0x3f2, 0x1c);
+    rig.fdc.advance(1_000_000);
+    for unit in 0..4 {
+        assert_eq!(rig.command(&[0x08], 2), [0xc0 | unit, 0]);
+    }
+    rig.irq.take();
+    rig.program_dma(TO_MEMORY, 512);
+    assert_eq!(rig.transfer(&[0xe6, 0, 0, 0, 1, 2, 18, 0x1b, 0xff])[..2], [0, 0]);
 }
 
 #[test]
@@ -350,6 +364,14 @@ fn implied_seek_moves_the_head_first() {
     rig.command(&[0x13, 0, 0x47, 0], 0);
     rig.program_dma(TO_MEMORY, 512);
     assert_eq!(rig.transfer(&[0xe6, 0, 9, 0, 1, 2, 18, 0x1b, 0xff])[..4], [0x20, 0, 0, 9]);
+    assert_eq!(rig.memory(2)[1], (9 * 36 % 256) as u8);
+}
+
+#[test]
+fn reads_seek_without_implied_seeks_too_but_do_not_say_so() {
+    let mut rig = Rig::ready(diskette(MB1_44), 0);
+    rig.program_dma(TO_MEMORY, 512);
+    assert_eq!(rig.transfer(&[0xe6, 0, 9, 0, 1, 2, 18, 0x1b, 0xff])[..4], [0, 0, 0, 9]);
     assert_eq!(rig.memory(2)[1], (9 * 36 % 256) as u8);
 }
 

@@ -228,12 +228,14 @@ impl Fdc {
         let mut wait = self.sector_time();
         let drive = &mut self.state.drives[unit];
         let seeks = !matches!(transfer.kind, Kind::Format | Kind::ReadId);
-        if seeks && self.state.config & config::IMPLIED_SEEK != 0 && drive.number != transfer.id[0] {
+        if seeks && drive.number != transfer.id[0] {
             let steps = i16::from(transfer.id[0]) - i16::from(drive.number);
             drive.number = transfer.id[0];
             let medium = self.drives.get(unit).and_then(Option::as_ref).is_some_and(|d| !d.disk.is_empty());
             drive.step(steps, medium);
-            transfer.st0 |= st0::SEEK_END;
+            if self.state.config & config::IMPLIED_SEEK != 0 {
+                transfer.st0 |= st0::SEEK_END;
+            }
             wait += self.seek_time(steps);
         }
         if !matches!(transfer.kind, Kind::Format | Kind::ReadId) {
