@@ -29,12 +29,12 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn processor(code: &[u8], bits: u32, data: &[u8]) -> Vcpu {
+fn processor(model: CpuModel, code: &[u8], bits: u32, data: &[u8]) -> Vcpu {
     let memory = Arc::new(GuestMemory::new(MEMORY as u64, 0).unwrap());
     memory.write(CODE, code);
     memory.write(DATA, data);
     let clock = Clock::new(ClockMode::Icount { shift: 0 });
-    let mut cpu = Vcpu::new(Arc::new(CpuModel::max()), Arc::new(Bus::new(memory, Arc::new(CpuPins::default()), clock)));
+    let mut cpu = Vcpu::new(Arc::new(model), Arc::new(Bus::new(memory, Arc::new(CpuPins::default()), clock)));
     cpu.state.cr0 |= CR0_PE;
     cpu.state.cr4 |= CR4_OSFXSR;
     for seg in Seg::ALL {
@@ -293,8 +293,8 @@ fn random_programs_come_to_the_same_in_both_tiers() {
         let Ok(code) = program(rng, bits) else { continue };
         programs += 1;
         let data: Vec<u8> = (0..0x8000).map(|_| rng.u8(..)).collect();
-        let mut plain = processor(&code, bits, &data);
-        let mut compiled = processor(&code, bits, &data);
+        let mut plain = processor(CpuModel::max(), &code, bits, &data);
+        let mut compiled = processor(CpuModel::max(), &code, bits, &data);
         compiled.set_compiler(Some(Box::new(Immediate::new(rng.u32(1..40)).unwrap())));
         for n in 0..16 {
             if !matches!(n, 4 | 5) {
@@ -325,4 +325,28 @@ fn random_programs_come_to_the_same_in_both_tiers() {
     }
     println!("{programs} programs, {total} instructions, {regions} regions");
     assert!(programs > count / 4, "too few programs could be assembled");
+}
+
+/// There is no IDT, so that a fault shuts the processor down.
+#[test]
+fn instructions_outside_the_model_are_undefined_in_both_tiers() {
+    let code = || -> Result<Vec<u8>, iced_x86::IcedError> {
+        let mut a = CodeAssembler::new(32)?;
+        let mut top = a.create_label();
+        a.set_label(&mut top)?;
+        a.inc(eax)?;
+        a.cmove(ecx, ebx)?;
+        a.jmp(top)?;
+        a.assemble(CODE)
+    };
+    let code = code().unwrap();
+    for (model, expected) in [("pentium", RunExit::TripleFault), ("pentium3", RunExit::Budget)] {
+        for compiles in [false, true] {
+            let mut cpu = processor(CpuModel::parse(model).unwrap(), &code, 32, &[]);
+            if compiles {
+                cpu.set_compiler(Some(Box::new(Immediate::new(1).unwrap())));
+            }
+            assert_eq!(cpu.run(1000), expected, "{model}, compiles: {compiles}");
+        }
+    }
 }

@@ -9,7 +9,6 @@ use crate::exec::cache::{Block, ModeKey, Patch};
 use crate::exec::handlers;
 use crate::exec::thread::Op;
 use crate::mem::Offset;
-use crate::ops::Exec;
 use crate::ops::fast::jump;
 use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, FlowControl, Instruction, Mnemonic};
 
@@ -171,7 +170,7 @@ pub fn admit(model: &CpuModel, mut insn: Insn, iced: &Instruction) -> Insn {
         !iced.has_lock_prefix() || (insn.code.op_code().can_use_lock_prefix() && insn.ops[0].kind == Kind::Mem);
     if !known || !lock_ok {
         insn.exec = undefined;
-    } else if std::ptr::fn_addr_eq(insn.exec, undefined as Exec) && !is_defined_to_fault(iced) {
+    } else if insn.is_undefined() && !is_defined_to_fault(iced) {
         trace::unimplemented(iced);
     }
     insn

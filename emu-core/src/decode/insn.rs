@@ -287,6 +287,11 @@ impl Insn {
         self.ops.iter().find(|o| o.kind == Kind::Mem).map_or(0, |o| o.size)
     }
 
+    /// It raises #UD: there is no such instruction, or not on this model.
+    pub fn is_undefined(&self) -> bool {
+        std::ptr::fn_addr_eq(self.exec, undefined as Exec)
+    }
+
     /// Has a LOCK prefix.
     #[inline(always)]
     pub fn locked(&self) -> bool {

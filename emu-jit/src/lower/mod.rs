@@ -97,6 +97,9 @@ fn signature(convention: CallConv) -> Signature {
 
 /// Whether the interpreter's function executes `insn`, because it is not translated.
 pub fn is_foreign(insn: &Insn) -> bool {
+    if insn.is_undefined() {
+        return true;
+    }
     match insn.code.flow_control() {
         FlowControl::Next => {}
         FlowControl::ConditionalBranch => {

@@ -23,7 +23,8 @@ use iced_x86::Mnemonic as M;
 
 /// The specialised op for instruction `n` of `insns`; `None` if there is none.
 pub fn select(key: ModeKey, insns: &[Insn], n: usize) -> Option<Op> {
-    if key & mode::FLAT == 0 || key & mode::CODE == 0 {
+    // What a form says of an instruction does not tell whether the model has it.
+    if key & mode::FLAT == 0 || key & mode::CODE == 0 || insns[n].is_undefined() {
         return None;
     }
     if let Some(found) = jump::select(key, insns, n) {

@@ -29,10 +29,6 @@ pub fn select(key: ModeKey, insns: &[Insn], n: usize) -> Option<Op> {
         return None;
     }
     let row = row_of(insn.code)?;
-    // The model may lack the instruction.
-    if !std::ptr::fn_addr_eq(row.exec, insn.exec) {
-        return None;
-    }
     let handler = match (first.kind, second.kind) {
         (Kind::Xmm, Kind::Xmm) => row.register?,
         (Kind::Xmm, Kind::Imm) => row.count?,
