@@ -2,8 +2,8 @@
 //! flags have to be in the vCPU.
 
 use emu_core::decode::insn::{Insn, Kind};
-use emu_core::exec::mode;
 use emu_core::exec::region::{Source, SourceBlock};
+use emu_core::ops::fast::stack_matches;
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess,
     RflagsBits,
@@ -64,11 +64,6 @@ pub fn next(block: &SourceBlock, last: &Insn) -> i64 {
 /// Whether `insn` is a relative branch with an operand of the size of the code.
 pub fn is_near(insn: &Insn) -> bool {
     insn.ops[0].kind == Kind::Near && insn.ops[0].size == insn.code_bits / 8
-}
-
-/// The stack pointer has the size of the code.
-pub fn stack_matches(key: u16) -> bool {
-    key >> mode::STACK_SHIFT & 3 == key & mode::CODE
 }
 
 /// A return with the size of the code.

@@ -282,6 +282,15 @@ impl Insn {
         start..start + usize::from(self.len)
     }
 
+    /// The size of operand `n`: that of the operation where memory has none of its own.
+    pub fn operand_width(&self, n: usize) -> Width {
+        let operand = &self.ops[n & 3];
+        match operand.kind {
+            Kind::Mem if operand.size == 0 => self.width,
+            _ => Width::from_bytes(usize::from(operand.size)),
+        }
+    }
+
     /// The bytes of the memory operand.
     pub fn mem_size(&self) -> u8 {
         self.ops.iter().find(|o| o.kind == Kind::Mem).map_or(0, |o| o.size)

@@ -22,6 +22,11 @@ pub fn enter(cpu: &mut Vcpu, op: OpRef) -> Exit {
 /// The entry of a block that stands for one instruction which crosses into the next page.
 pub fn single(cpu: &mut Vcpu, _: OpRef) -> Exit {
     cpu.state.rip = cpu.state.regs.get64(BLOCK_RIP);
+    step(cpu)
+}
+
+/// Executes the instruction at `state.rip` by itself, and goes on behind it.
+pub fn step(cpu: &mut Vcpu) -> Exit {
     if cpu.budget <= 0 {
         return Exit::BUDGET;
     }
@@ -99,11 +104,15 @@ pub fn unspecialised(cpu: &mut Vcpu, op: OpRef) -> Exit {
     }
 }
 
-/// How [`unspecialised`] goes on.
-enum Outcome {
+/// How it goes on behind an instruction of a block.
+pub enum Outcome {
+    /// With the next of the block.
     Next,
+    /// At `state.rip`, as a block's last instruction says.
     Jump,
+    /// At `state.rip`, after the dispatcher has looked.
     Lookup,
+    /// With `Vcpu::fault`.
     Fault,
 }
 
@@ -111,7 +120,15 @@ enum Outcome {
 /// a local cannot end in a tail call.
 #[inline(never)]
 fn perform(cpu: &mut Vcpu, op: OpRef) -> Outcome {
-    let Some(insn) = current(cpu, op) else { return Outcome::Lookup };
+    match current(cpu, op) {
+        Some(insn) => complete(cpu, insn),
+        None => Outcome::Lookup,
+    }
+}
+
+/// Executes an instruction of a block that has paid for all of its own; what is not executed is given back.
+#[inline(always)]
+pub fn complete(cpu: &mut Vcpu, insn: &Insn) -> Outcome {
     match cpu.execute(insn) {
         Ok(()) => {
             if cpu.leave {

@@ -10,10 +10,9 @@
 //! leaves, everything architectural is in the vCPU and the budget has been given back for what was not executed.
 
 use super::cache::ModeKey;
-use super::handlers::{chain, enter};
+use super::handlers::{Outcome, chain, complete, enter, step};
 use super::thread::{Exit, OpRef, dispatch};
 use super::{Vcpu, mode};
-use crate::cpu::fault::Fault;
 use crate::cpu::regs::BLOCK_RIP;
 use crate::decode::insn::{Insn, Kind};
 use crate::mem::Offset;
@@ -184,8 +183,7 @@ impl Regions {
                 region.dead = true;
                 self.unburied = true;
                 if !region.entry.block().stale.get() {
-                    region.entry.block().cool();
-                    region.entry.handler.set(warm);
+                    count_anew(region.entry);
                 }
             }
             !region.dead
@@ -230,6 +228,12 @@ pub fn warm(cpu: &mut Vcpu, op: OpRef) -> Exit {
     enter(cpu, op)
 }
 
+/// Has the executions of the block of `entry` counted from now on.
+fn count_anew(entry: OpRef) {
+    entry.block().cool();
+    entry.handler.set(warm);
+}
+
 #[cold]
 #[inline(never)]
 fn hot(cpu: &mut Vcpu, op: OpRef) -> Exit {
@@ -256,19 +260,6 @@ pub fn compiled(cpu: &mut Vcpu, op: OpRef) -> Exit {
         exit::INTERPRET => enter(cpu, op),
         _ => step(cpu),
     }
-}
-
-/// Has the interpreter execute the instruction at `state.rip`, and goes on behind it.
-fn step(cpu: &mut Vcpu) -> Exit {
-    if cpu.budget <= 0 {
-        return Exit::BUDGET;
-    }
-    cpu.step();
-    if cpu.leave || cpu.mode & mode::FLAT == 0 {
-        return Exit::LOOKUP;
-    }
-    let target = cpu.state.rip;
-    chain(cpu, target)
 }
 
 impl Vcpu {
@@ -327,8 +318,7 @@ impl Vcpu {
         let blocks = gathered.blocks;
         if !compiler.request(Source { ticket, mode: self.mode, blocks }) {
             // Later, perhaps.
-            op.block().cool();
-            op.handler.set(warm);
+            count_anew(op);
             return;
         }
         let id = self.regions.list.len();
@@ -419,8 +409,7 @@ impl Vcpu {
                 // Not this time: it is counted again.
                 if !region.dead {
                     region.dead = true;
-                    region.entry.block().cool();
-                    region.entry.handler.set(warm);
+                    count_anew(region.entry);
                 }
                 continue;
             };
@@ -438,8 +427,7 @@ impl Vcpu {
         }
         if self.regions.size > CAPACITY {
             for entry in self.regions.entries() {
-                entry.block().cool();
-                entry.handler.set(warm);
+                count_anew(entry);
             }
             self.regions.clear();
         }
@@ -448,22 +436,11 @@ impl Vcpu {
     /// Executes `insn`, of the block at the register file's [`BLOCK_RIP`], for compiled code that has stored all state.
     /// 0 if it is to go on behind it, else 1 + the [`exit`] to leave with.
     pub fn execute_for_region(&mut self, insn: &Insn) -> u64 {
-        match self.execute(insn) {
-            Ok(()) if self.leave => {
-                self.refund(i64::from(insn.after));
-                1 + exit::LOOKUP
-            }
-            Ok(()) if insn.after == 0 => 1 + exit::CHAIN,
-            Ok(()) => 0,
-            Err(Fault::Retry) => {
-                self.refund(i64::from(insn.after));
-                1 + exit::LOOKUP
-            }
-            Err(fault) => {
-                self.refund(i64::from(insn.after) + 1);
-                self.leave_with(fault);
-                1 + exit::FAULT
-            }
+        match complete(self, insn) {
+            Outcome::Next => 0,
+            Outcome::Jump => 1 + exit::CHAIN,
+            Outcome::Lookup => 1 + exit::LOOKUP,
+            Outcome::Fault => 1 + exit::FAULT,
         }
     }
 }

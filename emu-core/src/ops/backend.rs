@@ -216,16 +216,6 @@ pub fn exec<S: Semantics>(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     S::run(&mut Slow { cpu, insn, open: (0, 0) })
 }
 
-impl Slow<'_> {
-    fn size(&self, n: usize) -> Width {
-        let operand = &self.insn.ops[n & 3];
-        match operand.kind {
-            Kind::Mem if operand.size == 0 => self.insn.width,
-            _ => Width::from_bytes(usize::from(operand.size)),
-        }
-    }
-}
-
 impl Backend for Slow<'_> {
     type Trap = Fault;
     plain_operations!();
@@ -236,7 +226,7 @@ impl Backend for Slow<'_> {
 
     fn read(&mut self, n: usize) -> Result<u64, Fault> {
         let operand = self.insn.ops[n & 3];
-        let width = self.size(n);
+        let width = self.insn.operand_width(n);
         Ok(match operand.kind {
             Kind::Gpr => width.sext(self.cpu.state.regs.get(operand.reg, width)),
             Kind::Mem => {
@@ -253,7 +243,7 @@ impl Backend for Slow<'_> {
 
     fn write(&mut self, n: usize, value: u64) -> Result<(), Fault> {
         let operand = self.insn.ops[n & 3];
-        let width = self.size(n);
+        let width = self.insn.operand_width(n);
         if operand.kind == Kind::Mem {
             let linear = self.cpu.linear(self.insn, width.bytes(), Access::Write)?;
             self.cpu.store_width(linear, width, value)
@@ -268,7 +258,7 @@ impl Backend for Slow<'_> {
         if operand.kind != Kind::Mem {
             return self.read(n);
         }
-        let width = self.size(n);
+        let width = self.insn.operand_width(n);
         let linear = self.cpu.linear(self.insn, width.bytes(), Access::Write)?;
         self.cpu.open(linear, width.bytes())?;
         let value = width.sext(self.cpu.load_width(linear, width)?);
@@ -281,7 +271,7 @@ impl Backend for Slow<'_> {
             return self.write(n, value);
         }
         let (linear, old) = self.open;
-        let width = self.size(n);
+        let width = self.insn.operand_width(n);
         if self.insn.locked() {
             self.cpu.store_locked(linear, width, old, value)
         } else {

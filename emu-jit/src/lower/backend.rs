@@ -217,12 +217,24 @@ impl Lower<'_> {
         self.pending |= 1 << number;
     }
 
-    fn size(&self, n: usize) -> Width {
-        let operand = &self.insn.ops[n & 3];
-        match operand.kind {
-            Kind::Mem if operand.size == 0 => self.insn.width,
-            _ => Width::from_bytes(usize::from(operand.size)),
+    /// `a + b` or `a - b`.
+    fn add_or_subtract(&mut self, subtract: bool, a: V, b: V) -> V {
+        let width = self.insn.width;
+        match (a, b) {
+            (V::Imm(a), V::Imm(b)) if subtract => return V::Imm(a.wrapping_sub(b)),
+            (V::Imm(a), V::Imm(b)) => return V::Imm(a.wrapping_add(b)),
+            (V::Sum { subtract: before, x, y, carry: None, width }, V::Flag(carry)) if before == subtract => {
+                return V::Sum { subtract, x, y, carry: Some(carry), width };
+            }
+            _ => {}
         }
+        if width != Width::B8
+            && let (Some(x), Some(y)) = (a.leaf(width), b.leaf(width))
+        {
+            return V::Sum { subtract, x, y, carry: None, width };
+        }
+        let (a, b) = (self.wide(a), self.wide(b));
+        V::Wide(self.sum(subtract, a, b, None, Width::B8))
     }
 
     fn shift(&mut self, a: V, n: V, by: impl Fn(&mut Self, Value, Value) -> Value) -> V {
@@ -259,7 +271,7 @@ impl Lower<'_> {
             M::Leave => {
                 let rbp = RegFile::slot(RBP);
                 let frame = self.register64(rbp);
-                let frame = if self.wide_code() { frame } else { self.b.ins().band_imm_s(frame, 0xffff_ffff) };
+                let frame = self.cut(frame);
                 let host = self.host(frame, insn.width.bytes(), false);
                 let value = self.load_host(insn.width, host);
                 let sp = self.b.ins().iadd_imm_s(frame, insn.width.bytes() as i64);
@@ -395,7 +407,7 @@ impl Backend for Lower<'_> {
 
     fn read(&mut self, n: usize) -> Result<V, Infallible> {
         let operand = self.insn.ops[n & 3];
-        let width = self.size(n);
+        let width = self.insn.operand_width(n);
         Ok(match operand.kind {
             Kind::Gpr => self.register(operand.reg, width),
             Kind::Mem => {
@@ -410,7 +422,7 @@ impl Backend for Lower<'_> {
 
     fn write(&mut self, n: usize, value: V) -> Result<(), Infallible> {
         let operand = self.insn.ops[n & 3];
-        let width = self.size(n);
+        let width = self.insn.operand_width(n);
         if operand.kind == Kind::Mem {
             let linear = self.linear();
             let host = self.host(linear, width.bytes(), true);
@@ -426,7 +438,7 @@ impl Backend for Lower<'_> {
         if self.insn.ops[n & 3].kind != Kind::Mem {
             return self.read(n);
         }
-        let width = self.size(n);
+        let width = self.insn.operand_width(n);
         let linear = self.linear();
         let host = self.host(linear, width.bytes(), true);
         self.open = Some(host);
@@ -436,7 +448,7 @@ impl Backend for Lower<'_> {
     fn commit(&mut self, n: usize, value: V) -> Result<(), Infallible> {
         match self.open {
             Some(host) if self.insn.ops[n & 3].kind == Kind::Mem => {
-                let width = self.size(n);
+                let width = self.insn.operand_width(n);
                 let value = self.narrow(value, width);
                 self.store_host(value, host);
                 Ok(())
@@ -452,7 +464,6 @@ impl Backend for Lower<'_> {
     fn peek(&mut self) -> Result<V, Infallible> {
         let width = self.insn.width;
         let sp = self.stack_pointer();
-        let sp = if self.wide_code() { sp } else { self.b.ins().band_imm_s(sp, 0xffff_ffff) };
         let host = self.host(sp, width.bytes(), false);
         Ok(V::of(self.load_host(width, host), width))
     }
@@ -470,45 +481,11 @@ impl Backend for Lower<'_> {
     }
 
     fn add(&mut self, a: V, b: V) -> V {
-        let width = self.insn.width;
-        if let (V::Imm(a), V::Imm(b)) = (a, b) {
-            return V::Imm(a.wrapping_add(b));
-        }
-        if width != Width::B8 {
-            match (a, b) {
-                (V::Sum { subtract: false, x, y, carry: None, width }, V::Flag(carry)) => {
-                    return V::Sum { subtract: false, x, y, carry: Some(carry), width };
-                }
-                _ => {
-                    if let (Some(x), Some(y)) = (a.leaf(width), b.leaf(width)) {
-                        return V::Sum { subtract: false, x, y, carry: None, width };
-                    }
-                }
-            }
-        }
-        let (a, b) = (self.wide(a), self.wide(b));
-        V::Wide(self.b.ins().iadd(a, b))
+        self.add_or_subtract(false, a, b)
     }
 
     fn sub(&mut self, a: V, b: V) -> V {
-        let width = self.insn.width;
-        if let (V::Imm(a), V::Imm(b)) = (a, b) {
-            return V::Imm(a.wrapping_sub(b));
-        }
-        if width != Width::B8 {
-            match (a, b) {
-                (V::Sum { subtract: true, x, y, carry: None, width }, V::Flag(carry)) => {
-                    return V::Sum { subtract: true, x, y, carry: Some(carry), width };
-                }
-                _ => {
-                    if let (Some(x), Some(y)) = (a.leaf(width), b.leaf(width)) {
-                        return V::Sum { subtract: true, x, y, carry: None, width };
-                    }
-                }
-            }
-        }
-        let (a, b) = (self.wide(a), self.wide(b));
-        V::Wide(self.b.ins().isub(a, b))
+        self.add_or_subtract(true, a, b)
     }
 
     fn mul(&mut self, a: V, b: V) -> V {

@@ -54,7 +54,7 @@ impl Lower<'_> {
             }
             FlowControl::Return => self.go_back(),
             _ => {
-                let width = if self.wide_code() { Width::B8 } else { Width::B4 };
+                let width = self.code_width();
                 let target = match insn.ops[0].kind {
                     Kind::Mem => {
                         let linear = self.linear();
@@ -76,10 +76,9 @@ impl Lower<'_> {
 
     /// A near return.
     fn go_back(&mut self) {
-        let width = if self.wide_code() { Width::B8 } else { Width::B4 };
+        let width = self.code_width();
         let insn = self.insn;
         let sp = self.stack_pointer();
-        let sp = if self.wide_code() { sp } else { self.b.ins().band_imm_s(sp, 0xffff_ffff) };
         let host = self.host(sp, width.bytes(), false);
         let target = V::of(self.load_host(width, host), width);
         let target = self.unsigned(target, width);

@@ -1,11 +1,11 @@
 //! Accesses to guest memory: the address, the TLB's answer, the load or store.
 
-use super::Lower;
+use super::{Lower, V};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
 use emu_core::cpu::Width;
-use emu_core::cpu::regs::{BLOCK_RIP, SEG_BASE, ZERO};
+use emu_core::cpu::regs::{BLOCK_RIP, RSP, SEG_BASE, ZERO};
 use emu_core::cpu::segment::Seg;
 use emu_core::exec::region::layout;
 
@@ -58,7 +58,7 @@ impl Lower<'_> {
         }
         let base = self.load(I64, layout::REGS + usize::from(SEG_BASE) + 8 * seg as usize);
         let linear = self.b.ins().iadd(address, base);
-        if self.wide_code() { linear } else { self.b.ins().band_imm_s(linear, 0xffff_ffff) }
+        self.cut(linear)
     }
 
     /// The host address of `size` bytes at `linear`, if the TLB has it; else the interpreter executes the instruction.
@@ -89,25 +89,26 @@ impl Lower<'_> {
         self.b.ins().store(guest(), value, host, 0);
     }
 
-    /// The stack pointer.
+    /// The stack pointer, which has the size of the code.
     pub fn stack_pointer(&mut self) -> Value {
-        self.b.use_var(self.registers[usize::from(emu_core::cpu::regs::RSP)])
+        let sp = self.b.use_var(self.registers[usize::from(RSP)]);
+        self.cut(sp)
     }
 
     /// Sets the stack pointer, which has the size of the code.
     pub fn set_stack_pointer(&mut self, value: Value) {
-        let value = if self.wide_code() { value } else { self.b.ins().band_imm_s(value, 0xffff_ffff) };
-        self.define(emu_core::cpu::regs::RSP, value);
+        let value = self.cut(value);
+        self.define(RSP, value);
     }
 
     /// Pushes a value of the size of the code.
     pub fn push_value(&mut self, value: Value) {
-        let width = if self.wide_code() { Width::B8 } else { Width::B4 };
+        let width = self.code_width();
         let sp = self.stack_pointer();
         let sp = self.b.ins().iadd_imm_s(sp, -(width.bytes() as i64));
-        let sp = if self.wide_code() { sp } else { self.b.ins().band_imm_s(sp, 0xffff_ffff) };
+        let sp = self.cut(sp);
         let host = self.host(sp, width.bytes(), true);
-        let value = if self.wide_code() { value } else { self.b.ins().ireduce(I32, value) };
+        let value = self.narrow(V::Wide(value), width);
         self.store_host(value, host);
         self.set_stack_pointer(sp);
     }

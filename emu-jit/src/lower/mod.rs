@@ -22,12 +22,13 @@ use cranelift_codegen::ir::{AbiParam, Block, Function, InstBuilder, MemFlagsData
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use emu_core::cpu::Width;
 use emu_core::cpu::regs::{BLOCK_RIP, RegFile};
 use emu_core::decode::insn::{Insn, Kind};
 use emu_core::exec::mode;
 use emu_core::exec::region::{Compiled, Source, SourceBlock, exit, layout};
 use emu_core::ops::backend::Semantics;
-use emu_core::ops::fast::address_form;
+use emu_core::ops::fast::{address_form, stack_matches};
 use emu_core::ops::integer::{self, Visitor};
 use flags::Flags;
 use iced_x86::{FlowControl, Mnemonic};
@@ -284,7 +285,7 @@ impl<'f> Lower<'f> {
         let key = self.source.mode;
         (!memory || address_form(key, insn).is_some())
             && (!stack
-                || (flow::stack_matches(key)
+                || (stack_matches(key)
                     && (matches!(
                         insn.code.flow_control(),
                         FlowControl::Call | FlowControl::IndirectCall | FlowControl::Return
@@ -295,10 +296,20 @@ impl<'f> Lower<'f> {
         self.source.mode & mode::CODE == 2
     }
 
+    /// The size of addresses, and of the stack pointer where the two match.
+    fn code_width(&self) -> Width {
+        if self.wide_code() { Width::B8 } else { Width::B4 }
+    }
+
+    /// An address cut to the size of the code.
+    fn cut(&mut self, address: Value) -> Value {
+        if self.wide_code() { address } else { self.b.ins().band_imm_s(address, 0xffff_ffff) }
+    }
+
     /// RIP at `distance` from the start of the region.
     fn rip(&mut self, distance: i64) -> Value {
         let rip = self.b.ins().iadd_imm_s(self.start, distance);
-        if self.wide_code() { rip } else { self.b.ins().band_imm_s(rip, 0xffff_ffff) }
+        self.cut(rip)
     }
 
     fn load(&mut self, kind: cranelift_codegen::ir::Type, at: usize) -> Value {
@@ -376,7 +387,7 @@ impl<'f> Lower<'f> {
         self.store(budget, layout::BUDGET);
         let distance = self.b.ins().sshr_imm_s(packed, 8);
         let rip = self.b.ins().iadd(self.start, distance);
-        let rip = if self.wide_code() { rip } else { self.b.ins().band_imm_s(rip, 0xffff_ffff) };
+        let rip = self.cut(rip);
         self.store(rip, layout::RIP);
         self.leave(exit::STEP);
     }
