@@ -1,6 +1,6 @@
 //! Branches to symbols by name, port accesses and far transfers: what `CodeAssembler` has not got, or words for labels only.
 
-use super::{AsmMemoryOperand, AsmRegister16, AsmRegister32, Emitted, Rom, al, ax, ds, dx, eax, es};
+use super::{AsmMemoryOperand, AsmRegister16, AsmRegister32, Emitted, Rom, al, ax, ds, dx, eax, ecx, es};
 
 /// Where a near jump or call can go: a symbol of the same section, a register, a word in memory.
 pub trait Target {
@@ -159,5 +159,23 @@ impl Rom {
     pub fn cmos_read(&mut self, register: u8) -> Emitted {
         self.out_byte(0x70, register)?;
         self.in_byte(0x71)
+    }
+}
+
+impl Rom {
+    /// Leaves ZF set if the processor has no CPUID, which is if EFLAGS.ID cannot be changed. Changes EAX and ECX.
+    pub fn probe_cpuid(&mut self) -> Emitted {
+        const ID: i32 = 1 << 21;
+        let code = self.code();
+        code.pushfd()?;
+        code.pop(eax)?;
+        code.mov(ecx, eax)?;
+        code.xor(eax, ID)?;
+        code.push(eax)?;
+        code.popfd()?;
+        code.pushfd()?;
+        code.pop(eax)?;
+        code.xor(eax, ecx)?;
+        code.test(eax, ID)
     }
 }

@@ -170,16 +170,7 @@ fn list(rom: &mut Rom) {
         lea(si, word_ptr(si + drive::MODEL));
         call("monitor.text_ds");
         pop(si);
-        cmp(byte_ptr(si + drive::KIND), drive::ATA);
-        jne(".size");
-        say(", ");
-        mov(eax, dword_ptr(si + drive::BLOCKS));
-        mov(edx, dword_ptr(si + drive::BLOCKS + 4));
-        shrd(eax, edx, 11);
-        call("monitor.decimal");
-        say(" MiB");
-        label(".size");
-        call("monitor.newline");
+        call("monitor.capacity");
         pop(ax);
         inc(ah);
         jmp("boot.drives");

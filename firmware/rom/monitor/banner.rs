@@ -95,19 +95,24 @@ pub fn emit(rom: &mut Rom) {
         lea(si, word_ptr(di + drive::MODEL));
         call("monitor.text_ds");
         colour(TEXT);
-        cmp(byte_ptr(di + drive::KIND), drive::ATA);
+        mov(si, di);
+        call("monitor.capacity");
+        jmp("monitor.drives");
+        label(".done");
+        ret();
+
+        // Ends the line of the drive whose record is at SI, with its size if it is a disk. Changes EAX, EDX.
+        label("monitor.capacity");
+        cmp(byte_ptr(si + drive::KIND), drive::ATA);
         jne(".size");
         say(", ");
-        mov(eax, dword_ptr(di + drive::BLOCKS));
-        mov(edx, dword_ptr(di + drive::BLOCKS + 4));
+        mov(eax, dword_ptr(si + drive::BLOCKS));
+        mov(edx, dword_ptr(si + drive::BLOCKS + 4));
         shrd(eax, edx, 11);
         call("monitor.decimal");
         say(" MiB");
         label(".size");
-        call("monitor.newline");
-        jmp("monitor.drives");
-        label(".done");
-        ret();
+        jmp("monitor.newline");
 
         // Before all lines but the first.
         label("monitor.indent");
@@ -132,7 +137,7 @@ pub fn emit(rom: &mut Rom) {
 
         // The processor's brand string without leading blanks, or its vendor. Processors without CPUID are 486s.
         label("monitor.brand");
-        call("monitor.has_cpuid");
+        probe_cpuid();
         jz(".old");
         mov(eax, 0x8000_0000u32);
         cpuid();
@@ -166,20 +171,6 @@ pub fn emit(rom: &mut Rom) {
         jmp("monitor.text_ds");
         label(".old");
         say("without CPUID");
-        ret();
-
-        // ZF if the processor has no CPUID: EFLAGS.ID cannot be changed. Changes EAX, ECX.
-        label("monitor.has_cpuid");
-        pushfd();
-        pop(eax);
-        mov(ecx, eax);
-        xor(eax, 1 << 21);
-        push(eax);
-        popfd();
-        pushfd();
-        pop(eax);
-        xor(eax, ecx);
-        test(eax, 1 << 21);
         ret();
     }
 }

@@ -38,7 +38,7 @@ fn processor(rom: &mut Rom) {
         say(" ");
         call("monitor.brand");
         call("monitor.newline");
-        call("monitor.has_cpuid");
+        probe_cpuid();
         jz(".done");
         call("monitor.registers");
         xor(esi, esi);
@@ -71,7 +71,7 @@ fn processor(rom: &mut Rom) {
         jnc(".sub");
         xor(ebx, ebx);
         label(".sub");
-        call("monitor.has_cpuid");
+        probe_cpuid();
         pop(esi);
         jz("monitor.cpuid.done");
         mov(ecx, ebx);

@@ -124,16 +124,7 @@ fn processor(rom: &mut Rom) {
     asm! { rom;
         // The local APIC in virtual wire mode, and MTRRs: all is write-back but video memory and the PCI window.
         label("chipset.processor");
-        pushfd();
-        pop(eax);
-        mov(ecx, eax);
-        xor(eax, 1 << 21);
-        push(eax);
-        popfd();
-        pushfd();
-        pop(eax);
-        xor(eax, ecx);
-        test(eax, 1 << 21);
+        probe_cpuid();
         jz(".done");
         mov(eax, 1);
         cpuid();
