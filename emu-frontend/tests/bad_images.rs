@@ -3,11 +3,9 @@
 
 mod guest;
 
-use guest::{Emulator, temporary};
+use guest::{Emulator, receive_al, send_bl, send_digit, temporary};
 use iced_x86::IcedError;
-use iced_x86::code_asm::{
-    CodeAssembler, CodeLabel, ah, al, ax, bl, byte_ptr, ch, cx, di, dl, ds, dx, es, si, sp, ss, word_ptr,
-};
+use iced_x86::code_asm::{CodeAssembler, ah, al, ax, bl, byte_ptr, ch, cx, di, dl, ds, dx, es, si, sp, ss, word_ptr};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -24,8 +22,8 @@ const DRIVE: u32 = 0x7010;
 /// number fills the sector with `Z`; both print `E` and the status if that fails. `q` powers off.
 fn boot_sector() -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(16)?;
-    let (mut next, mut send, mut busy, mut receive, mut hex, mut nibble) =
-        (a.create_label(), a.create_label(), a.create_label(), a.create_label(), a.create_label(), a.create_label());
+    let (mut next, mut send, mut receive, mut hex, mut nibble) =
+        (a.create_label(), a.create_label(), a.create_label(), a.create_label(), a.create_label());
     let (mut transfer, mut failed, mut not_off) = (a.create_label(), a.create_label(), a.create_label());
     a.xor(ax, ax)?;
     a.mov(ds, ax)?;
@@ -95,41 +93,15 @@ fn boot_sector() -> Result<Vec<u8>, IcedError> {
     a.call(nibble)?;
     a.mov(bl, i32::from(b'\n'))?;
     a.jmp(send)?;
-    a.set_label(&mut nibble)?;
-    a.add(bl, i32::from(b'0'))?;
-    a.cmp(bl, i32::from(b'9'))?;
-    a.jbe(send)?;
-    a.add(bl, i32::from(b'a' - b'9' - 1))?;
-
-    // Sends BL.
-    a.set_label(&mut send)?;
-    a.mov(dx, 0x3fd)?;
-    a.set_label(&mut busy)?;
-    a.in_(al, dx)?;
-    a.test(al, 0x20)?;
-    a.je(busy)?;
-    a.mov(dx, 0x3f8)?;
-    a.mov(al, bl)?;
-    a.out(dx, al)?;
+    send_digit(&mut a, &mut nibble, send)?;
+    send_bl(&mut a, &mut send)?;
+    receive_al(&mut a, &mut receive)?;
     a.ret()?;
-
-    receive_into_al(&mut a, &mut receive)?;
     let mut code = a.assemble(LOAD_ADDRESS)?;
     assert!(code.len() <= SECTOR - 2, "{} bytes", code.len());
     code.resize(SECTOR - 2, 0);
     code.extend([0x55, 0xaa]);
     Ok(code)
-}
-
-fn receive_into_al(a: &mut CodeAssembler, receive: &mut CodeLabel) -> Result<(), IcedError> {
-    a.set_label(receive)?;
-    a.mov(dx, 0x3fd)?;
-    a.in_(al, dx)?;
-    a.test(al, 1)?;
-    a.je(*receive)?;
-    a.mov(dx, 0x3f8)?;
-    a.in_(al, dx)?;
-    a.ret()
 }
 
 /// A folder that goes when it is dropped.

@@ -101,6 +101,16 @@ fn stopped_machine_waits_for_cont_and_quit_ends_it() {
     assert_eq!(emu.wait(), Some(0));
 }
 
+/// Asks the monitor for the machine's status until it is this one.
+fn expect_status(emu: &mut Emulator, status: &str) {
+    loop {
+        emu.type_keys(b"info status\r");
+        if emu.output.expect("(qemu) ").contains(status) {
+            return;
+        }
+    }
+}
+
 #[test]
 fn actions_do_what_the_older_switches_do() {
     let mut emu = Emulator::start("action-reboot", &["-serial", "stdio", "-action", "reboot=shutdown"]);
@@ -114,12 +124,7 @@ fn actions_do_what_the_older_switches_do() {
     emu.output.expect("ready\n");
     emu.type_keys(b"q\x01c");
     emu.output.expect("(qemu) ");
-    loop {
-        emu.type_keys(b"info status\r");
-        if emu.output.expect("(qemu) ").contains("VM status: paused (shutdown)") {
-            break;
-        }
-    }
+    expect_status(&mut emu, "VM status: paused (shutdown)");
     emu.type_keys(b"q\r");
     assert_eq!(emu.wait(), Some(0));
 }
@@ -130,12 +135,7 @@ fn no_shutdown_stops_instead_of_ending() {
     emu.output.expect("ready\n");
     emu.type_keys(b"q\x01c");
     emu.output.expect("(qemu) ");
-    loop {
-        emu.type_keys(b"info status\r");
-        if emu.output.expect("(qemu) ").contains("VM status: paused") {
-            break;
-        }
-    }
+    expect_status(&mut emu, "VM status: paused");
     emu.type_keys(b"q\r");
     assert_eq!(emu.wait(), Some(0));
 }

@@ -25,19 +25,13 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 fn program() -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(32)?;
-    let (mut receive, mut send, mut busy) = (a.create_label(), a.create_label(), a.create_label());
+    let (mut receive, mut send) = (a.create_label(), a.create_label());
     a.mov(esp, STACK)?;
     for letter in b"ready\n" {
         a.mov(bl, i32::from(*letter))?;
         a.call(send)?;
     }
-    a.set_label(&mut receive)?;
-    a.mov(dx, 0x3fd)?;
-    a.in_(al, dx)?;
-    a.test(al, 1)?;
-    a.je(receive)?;
-    a.mov(dx, 0x3f8)?;
-    a.in_(al, dx)?;
+    receive_al(&mut a, &mut receive)?;
     a.mov(bl, al)?;
     on_letter(&mut a, b'q', receive, |a| {
         a.mov(dx, 0x604)?;
@@ -77,8 +71,25 @@ fn program() -> Result<Vec<u8>, IcedError> {
     a.call(send)?;
     a.jmp(receive)?;
 
-    // Sends BL.
-    a.set_label(&mut send)?;
+    send_bl(&mut a, &mut send)?;
+    a.assemble(LOAD_ADDRESS)
+}
+
+/// At `receive`: waits for a byte on COM1, and goes on with it in AL. Changes DX.
+pub fn receive_al(a: &mut CodeAssembler, receive: &mut CodeLabel) -> Result<(), IcedError> {
+    a.set_label(receive)?;
+    a.mov(dx, 0x3fd)?;
+    a.in_(al, dx)?;
+    a.test(al, 1)?;
+    a.je(*receive)?;
+    a.mov(dx, 0x3f8)?;
+    a.in_(al, dx)
+}
+
+/// At `send`: a function that sends BL on COM1. It changes AL and DX.
+pub fn send_bl(a: &mut CodeAssembler, send: &mut CodeLabel) -> Result<(), IcedError> {
+    let mut busy = a.create_label();
+    a.set_label(send)?;
     a.mov(dx, 0x3fd)?;
     a.set_label(&mut busy)?;
     a.in_(al, dx)?;
@@ -87,14 +98,22 @@ fn program() -> Result<Vec<u8>, IcedError> {
     a.mov(dx, 0x3f8)?;
     a.mov(al, bl)?;
     a.out(dx, al)?;
-    a.ret()?;
-    a.assemble(LOAD_ADDRESS)
+    a.ret()
+}
+
+/// At `digit`: a function that sends BL, 0 to 15, as a hexadecimal digit by the function [`send_bl`] is at.
+pub fn send_digit(a: &mut CodeAssembler, digit: &mut CodeLabel, send: CodeLabel) -> Result<(), IcedError> {
+    a.set_label(digit)?;
+    a.add(bl, i32::from(b'0'))?;
+    a.cmp(bl, i32::from(b'9'))?;
+    a.jbe(send)?;
+    a.add(bl, i32::from(b'a' - b'9' - 1))?;
+    a.jmp(send)
 }
 
 /// Turns the mouse on (8042: write to the auxiliary device; mouse: enable reporting), and shows every byte of the 8042.
 fn keyboard(a: &mut CodeAssembler, send: CodeLabel) -> Result<(), IcedError> {
-    let (mut next, mut show, mut nibble, mut letter) =
-        (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+    let (mut next, mut show, mut nibble) = (a.create_label(), a.create_label(), a.create_label());
     a.mov(al, 0xd4)?;
     a.out(0x64, al)?;
     a.mov(al, 0xf4)?;
@@ -120,13 +139,7 @@ fn keyboard(a: &mut CodeAssembler, send: CodeLabel) -> Result<(), IcedError> {
     a.mov(bl, i32::from(b' '))?;
     a.call(send)?;
     a.jmp(next)?;
-    a.set_label(&mut nibble)?;
-    a.add(bl, i32::from(b'0'))?;
-    a.cmp(bl, i32::from(b'9'))?;
-    a.jbe(letter)?;
-    a.add(bl, i32::from(b'a' - b'9' - 1))?;
-    a.set_label(&mut letter)?;
-    a.jmp(send)
+    send_digit(a, &mut nibble, send)
 }
 
 /// If BL is `letter`, does `body` and goes on at `next`.
