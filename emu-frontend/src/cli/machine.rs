@@ -93,7 +93,7 @@ pub fn parse(options: &Options, warnings: &mut Vec<String>) -> Result<Machine, S
             return Err(v.error(format!("'thread={thread}': expected single or multi")));
         }
         if v.take_number("tb-size", u64::MAX)?.is_some() {
-            warnings.push(format!("-accel {text}: tb-size sizes nothing without compiled code; ignored"));
+            warnings.push(format!("-accel {text}: tb-size is not implemented (compiled code has 64 MiB); ignored"));
         }
         v.finish()?;
         names.push(name);
