@@ -310,3 +310,159 @@ fn kernel_that_starts_in_16_bit_code_gets_a_bios() {
         converse().unwrap_or_else(|error| panic!("{error}"));
     }
 }
+
+/// A hard disk of 12 cylinders, 4 heads, 9 sectors. Its MBR moves to 0000:0600 and starts the boot sector of the active partition, which says
+/// what drive it was booted from and what INT 13h AH=08h tells of it, and reads the rest of its text from the disk's last track.
+fn bootable_disk() -> Result<Vec<u8>, IcedError> {
+    const CYLINDERS: u8 = 12;
+    const HEADS: u8 = 4;
+    const SECTORS: u8 = 9;
+    const TRACK: usize = SECTORS as usize * 512;
+    let mut a = CodeAssembler::new(16)?;
+    let (mut moved, mut failed) = (a.create_label(), a.create_label());
+    a.cli()?;
+    a.xor(ax, ax)?;
+    a.mov(ds, ax)?;
+    a.mov(es, ax)?;
+    a.mov(ss, ax)?;
+    a.mov(sp, 0x7C00)?;
+    a.sti()?;
+    a.cld()?;
+    a.mov(si, 0x7C00)?;
+    a.mov(di, 0x600)?;
+    a.mov(cx, 256)?;
+    a.rep().movsw()?;
+    a.jmp(moved)?;
+    // A near jump leads to the same place in the copy once CS:IP is there.
+    a.set_label(&mut moved)?;
+    a.push(0)?;
+    a.push(0x600 + 0x40)?;
+    a.retf()?;
+    let mut mbr = a.assemble(0x7C00)?;
+    assert!(mbr.len() <= 0x40);
+    mbr.resize(0x40, 0);
+    let mut a = CodeAssembler::new(16)?;
+    a.mov(dh, byte_ptr(0x7BE + 1))?;
+    a.mov(cx, word_ptr(0x7BE + 2))?;
+    a.mov(bx, 0x7C00)?;
+    a.mov(ax, 0x0201)?;
+    a.int(0x13)?;
+    a.jc(failed)?;
+    a.mov(si, 0x7BE)?;
+    a.push(0)?;
+    a.push(0x7C00)?;
+    a.retf()?;
+    a.set_label(&mut failed)?;
+    a.hlt()?;
+    a.jmp(failed)?;
+    mbr.extend(a.assemble(0x640)?);
+    mbr.resize(0x1BE, 0);
+    // Active, from the second track to the end.
+    let sectors = u32::from(CYLINDERS) * u32::from(HEADS) * u32::from(SECTORS);
+    mbr.extend([0x80, 1, 1, 0, 0x06, HEADS - 1, SECTORS, CYLINDERS - 1]);
+    mbr.extend([u32::from(SECTORS), sectors - u32::from(SECTORS)].map(u32::to_le_bytes).concat());
+    mbr.resize(0x1FE, 0);
+    mbr.extend([0x55, 0xAA]);
+
+    let mut a = CodeAssembler::new(16)?;
+    let [mut say, mut said, mut hexadecimal, mut digit, mut character] = std::array::from_fn(|_| a.create_label());
+    a.mov(bl, dl)?;
+    a.call(hexadecimal)?;
+    a.push(dx)?;
+    a.mov(ah, 8)?;
+    a.int(0x13)?;
+    a.push(cx)?;
+    for register in [dh, dl] {
+        a.mov(bl, register)?;
+        a.call(hexadecimal)?;
+    }
+    a.pop(cx)?;
+    for register in [ch, cl] {
+        a.mov(bl, register)?;
+        a.call(hexadecimal)?;
+    }
+    // The last track but its first sector, which begins in the middle of one of the CD's.
+    a.pop(dx)?;
+    a.push(0)?;
+    a.pop(es)?;
+    a.mov(dh, u32::from(HEADS - 1))?;
+    a.mov(cx, u32::from(CYLINDERS - 1) << 8 | 2)?;
+    a.mov(bx, 0x9000)?;
+    a.mov(ax, 0x0200 | u32::from(SECTORS - 1))?;
+    a.int(0x13)?;
+    a.mov(bl, al)?;
+    a.call(hexadecimal)?;
+    a.mov(si, 0x9000)?;
+    a.call(say)?;
+    a.mov(al, 0x12)?;
+    a.out(0xF4, al)?;
+    // The string at SI.
+    a.set_label(&mut say)?;
+    a.lodsb()?;
+    a.test(al, al)?;
+    a.jz(said)?;
+    a.call(character)?;
+    a.jmp(say)?;
+    a.set_label(&mut said)?;
+    a.ret()?;
+    // Two digits for BL.
+    a.set_label(&mut hexadecimal)?;
+    a.mov(al, bl)?;
+    a.shr(al, 4)?;
+    a.call(digit)?;
+    a.mov(al, bl)?;
+    a.and(al, 15)?;
+    a.set_label(&mut digit)?;
+    a.add(al, i32::from(b'0'))?;
+    a.cmp(al, i32::from(b'9'))?;
+    a.jbe(character)?;
+    a.add(al, 7)?;
+    a.set_label(&mut character)?;
+    a.push(dx)?;
+    a.mov(ah, 1)?;
+    a.xor(dx, dx)?;
+    a.int(0x14)?;
+    a.pop(dx)?;
+    a.ret()?;
+    let boot_sector = a.assemble(0x7C00)?;
+
+    let mut disk = mbr;
+    disk.resize(sectors as usize * 512, 0);
+    disk[TRACK..TRACK + boot_sector.len()].copy_from_slice(&boot_sector);
+    disk[TRACK + 0x1FE..TRACK + 0x200].copy_from_slice(&[0x55, 0xAA]);
+    let text = [b'.'; TRACK - 512 - 14].iter().chain(b" the last one\0").copied().collect::<Vec<u8>>();
+    let last = disk.len() - text.len();
+    disk[last..].copy_from_slice(&text);
+    Ok(disk)
+}
+
+/// A CD whose boot image is a hard disk, beside a real disk, which moves on.
+#[test]
+fn cd_that_emulates_a_hard_disk_boots() {
+    let folder = Folder::new("hard-disk-cd");
+    let (tree, disc, disk) = (folder.0.join("tree"), folder.0.join("cd.iso"), folder.0.join("disk"));
+    fs::create_dir_all(&tree).expect("a folder");
+    fs::write(tree.join("disk.img"), bootable_disk().expect("it can be encoded")).expect("a file");
+    fs::write(&disk, vec![0; 10 << 20]).expect("a file");
+    let options = "-as mkisofs -quiet -b disk.img -c boot.cat -hard-disk-boot -o";
+    let made = Command::new("xorriso").args(options.split(' ')).arg(&disc).arg(&tree).output();
+    let made = made.expect("xorriso (package xorriso)");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    // Drive 80h; last head 3, 2 disks, last cylinder 11, 9 sectors; 8 sectors were read. SeaBIOS counts the image's drive twice, and keeps
+    // the last cylinder to itself.
+    for (bios, told) in [(Firmware::BuiltIn, "8003020B0908."), (Firmware::SeaBios, "8003030A0908.")] {
+        let converse = || -> Result<(), GuestError> {
+            let machine = machine()?;
+            let told = if let Machine::Qemu = machine { "8003030A0908." } else { told };
+            let mut command = machine.command();
+            command.args(bios.arguments()?).args(["-boot", "d", "-cdrom"]).arg(&disc).arg("-hda").arg(&disk);
+            command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+            let mut guest = Guest::start(&mut command, GRUB_LIMIT)?;
+            guest.expect(told)?;
+            guest.expect("... the last one")?;
+            assert_eq!(guest.wait()?.code(), Some(0x12 << 1 | 1), "{}", guest.errors());
+            Ok(())
+        };
+        converse().unwrap_or_else(|error| panic!("{error}"));
+    }
+}

@@ -114,7 +114,7 @@ fn folder() -> PathBuf {
 }
 
 /// Runs QEMU with some options, in a folder with some files.
-fn run(options: &[(&str, &str)], files: &[(&str, &[u8])]) -> Option<Vec<u32>> {
+pub fn run(options: &[(&str, &str)], files: &[(&str, &[u8])]) -> Option<Vec<u32>> {
     if Command::new(QEMU).arg("-version").output().is_err() {
         eprintln!("{QEMU} is not installed: nothing is tested");
         return None;
@@ -140,7 +140,7 @@ fn run(options: &[(&str, &str)], files: &[(&str, &[u8])]) -> Option<Vec<u32>> {
 }
 
 /// The program at `origin`: DS and ES are 0 at its start.
-fn program(origin: u64, write: impl FnOnce(&mut Program) -> Result<(), IcedError>) -> Result<Vec<u8>, IcedError> {
+pub fn program(origin: u64, write: impl FnOnce(&mut Program) -> Result<(), IcedError>) -> Result<Vec<u8>, IcedError> {
     let mut program = Program(CodeAssembler::new(16)?);
     program.0.xor(ax, ax)?;
     program.0.mov(ds, ax)?;

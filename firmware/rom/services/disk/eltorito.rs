@@ -1,13 +1,8 @@
 //! Booting from CD-ROM, and the drive that a boot image on a CD stands for.
 //!
-//! "El Torito" Bootable CD-ROM Format Specification 1.0 (Phoenix, IBM, 1995): section 2 (boot catalog), 3 (media types), 4 (INT 13h).
-//! Only the catalog's initial entry is booted; section entries are for other platforms or for software to choose from. Functions
-//! 4A00h and 4C00h, with which software would choose one of them, are absent.
-//!
-//! | AX | in | |
-//! |---|---|---|
-//! | 4B00 | DL = drive or 7Fh, DS:SI = 13h bytes | ends the emulation, returns the specification packet |
-//! | 4B01 | DL, DS:SI | returns the specification packet |
+//! "El Torito" Bootable CD-ROM Format Specification 1.0 (Phoenix, IBM, 1995): section 2 (boot catalog), 3 (media types), 4 and 5 (INT 13h
+//! and booting). Only the catalog's initial entry is booted; section entries are for other platforms, or for software to choose from by the
+//! functions in `eltorito_calls`.
 
 use super::tables::{drive, emulation, status, *};
 use crate::rom::asm::*;
@@ -16,16 +11,14 @@ use crate::rom::layout::{BDA_SEGMENT, bda};
 /// Where volume descriptor and catalog are read to while booting: 800h to FFFh.
 const SCRATCH: i32 = 0x80;
 /// The block of the boot record volume descriptor.
-const BOOT_RECORD: i32 = 17;
+pub const BOOT_RECORD: i32 = 17;
 /// Where an image without load segment goes.
-const DEFAULT_SEGMENT: i32 = 0x07C0;
-/// Bytes of the specification packet.
-const PACKET_SIZE: i32 = 0x13;
+pub const DEFAULT_SEGMENT: i32 = 0x07C0;
 
 pub fn emit(rom: &mut Rom) {
     boot(rom);
     emulate(rom);
-    services(rom);
+    transfer(rom);
 }
 
 fn boot(rom: &mut Rom) {
@@ -139,30 +132,47 @@ fn boot(rom: &mut Rom) {
         cmp(byte_ptr(si + drive::SELECT), 0xA0);
         setne(al);
         mov(word_ptr(emulation::DEVICE), ax);
-        // Load the image's start.
-        movzx(eax, cx);
-        shl(eax, 9);
-        mov(dword_ptr(REQUEST_BYTES), eax);
-        mov(dword_ptr(REQUEST_SKIP), 0);
-        add(cx, 3);
-        shr(cx, 2);
         mov(eax, dword_ptr(emulation::IMAGE_LBA));
-        mov(es, bx);
-        xor(di, di);
-        push(dx);
-        call("atapi.read");
-        pop(dx);
+        call("eltorito.load");
         jc("eltorito.boot.out");
         mov(byte_ptr(emulation::BOOTED), 1);
-        mov(es, word_ptr(emulation::LOAD_SEGMENT));
         cmp(byte_ptr(emulation::MEDIA), 0);
         je(".loaded");
+        mov(eax, dword_ptr(emulation::IMAGE_LBA));
+        call("eltorito.partition");
+        jc("eltorito.boot.out");
         call("eltorito.emulate");
         label(".loaded");
         mov(dl, byte_ptr(emulation::DRIVE));
         mov(bx, word_ptr(emulation::LOAD_SEGMENT));
         clc();
         retf();
+
+        // Reads the first CX sectors of 512 bytes of the image at block EAX to BX:0. CF and AH as from atapi.read. Changes all but BX, SI, BP.
+        label("eltorito.load");
+        push(bx);
+        movzx(edx, cx);
+        shl(edx, 9);
+        mov(dword_ptr(REQUEST_BYTES), edx);
+        mov(dword_ptr(REQUEST_SKIP), 0);
+        add(cx, 3);
+        shr(cx, 2);
+        mov(es, bx);
+        xor(di, di);
+        call("atapi.read");
+        pop(bx);
+        ret();
+
+        // Reads the end of the first sector of the image at block EAX, with its partitions, to `PARTITIONS`. CF and AH as from atapi.read.
+        // Changes all but SI, BP.
+        label("eltorito.partition");
+        mov(dword_ptr(REQUEST_BYTES), PARTITIONS_SIZE);
+        mov(dword_ptr(REQUEST_SKIP), 512 - PARTITIONS_SIZE);
+        mov(cx, 1);
+        push(ds);
+        pop(es);
+        mov(di, PARTITIONS);
+        jmp("atapi.read");
 
         // Reads block EAX to the scratch segment, which is left in ES. CF and AH as from atapi.read.
         label("eltorito.block");
@@ -183,7 +193,7 @@ fn boot(rom: &mut Rom) {
 
 fn emulate(rom: &mut Rom) {
     asm! { rom;
-        // Starts the emulation that the specification packet describes. ES:0 = the image's first sector.
+        // Starts the emulation that the specification packet describes; `PARTITIONS` has been read. Changes all but BP.
         label("eltorito.emulate");
         mov(si, EMULATED);
         mov(byte_ptr(si + drive::KIND), drive::IMAGE);
@@ -204,13 +214,13 @@ fn emulate(rom: &mut Rom) {
         jb(".geometry");
         // A hard disk: its first partition ends where the disk does.
         mov(byte_ptr(emulation::DRIVE), 0x80);
-        movzx(cx, byte_ptr(0x1BE + 5).es());
+        movzx(cx, byte_ptr(PARTITIONS + 5));
         inc(cx);
-        mov(bh, byte_ptr(0x1BE + 6).es());
+        mov(bh, byte_ptr(PARTITIONS + 6));
         mov(dl, bh);
         and(dx, 0x3F);
         shr(bh, 6);
-        mov(bl, byte_ptr(0x1BE + 7).es());
+        mov(bl, byte_ptr(PARTITIONS + 7));
         inc(bx);
         label(".geometry");
         mov(word_ptr(si + drive::CYLINDERS), bx);
@@ -272,7 +282,7 @@ fn emulate(rom: &mut Rom) {
     }
 }
 
-fn services(rom: &mut Rom) {
+fn transfer(rom: &mut Rom) {
     asm! { rom;
         // A request on the emulated drive: sectors of 512 bytes of the image. ES:DI = buffer. CF and AH as from disk.request.
         label("eltorito.transfer");
@@ -307,30 +317,5 @@ fn services(rom: &mut Rom) {
         xor(ah, ah);
         label(".failed");
         ret();
-
-        label("eltorito.status");
-        cmp(byte_ptr(emulation::BOOTED), 0);
-        je(".invalid");
-        cmp(frame::al(), 1);
-        ja(".invalid");
-        mov(es, frame::ds());
-        mov(di, frame::si());
-        push(si);
-        mov(si, EMULATION);
-        mov(cx, PACKET_SIZE);
-        cld();
-        rep().movsb();
-        pop(si);
-        cmp(frame::al(), 0);
-        jne("disk.ok");
-        cmp(byte_ptr(emulation::ACTIVE), 0);
-        je("disk.ok");
-        mov(byte_ptr(emulation::ACTIVE), 0);
-        mov(al, 0xFF);
-        call("eltorito.count");
-        jmp("disk.ok");
-        label(".invalid");
-        mov(ah, status::INVALID);
-        jmp("disk.end");
     }
 }

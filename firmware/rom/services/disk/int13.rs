@@ -13,7 +13,7 @@
 //! | 09, 0C, 10, 11, 14 | set parameters, seek, test ready, recalibrate, diagnose |
 //! | 15 | AH = 3, CX:DX = sectors |
 //! | 41-49, 4E | EDD extensions: `edd` |
-//! | 4A-4B | El Torito: `eltorito` |
+//! | 4A-4D | El Torito: `eltorito_calls` |
 //!
 //! Returns CF and the status in AH, which is also kept in 40:74 (IBM Personal System/2 and Personal Computer BIOS Interface
 //! Technical Reference, INT 13h).
@@ -37,8 +37,11 @@ fn entry(rom: &mut Rom) {
         service("int13");
         sti();
         mov(ds, word_ptr(bda::EBDA));
-        cmp(ah, 0x4B);
-        je("eltorito.status");
+        cmp(ah, 0x4A);
+        jb(".drive");
+        cmp(ah, 0x4D);
+        jbe("eltorito.function");
+        label(".drive");
         cmp(byte_ptr(emulation::ACTIVE), 0);
         je(".real");
         cmp(dl, byte_ptr(emulation::DRIVE));
@@ -46,7 +49,9 @@ fn entry(rom: &mut Rom) {
         mov(si, EMULATED);
         jmp("disk.function");
         label(".others");
-        // Drives of the image's kind count from the one after it.
+        // Disks or diskette drives, whichever the image is, count from the one after it. CD-ROM drives stay where they are.
+        cmp(dl, 0xE0);
+        jae(".real");
         mov(bl, dl);
         xor(bl, byte_ptr(emulation::DRIVE));
         test(bl, 0x80);

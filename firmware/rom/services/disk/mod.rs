@@ -1,10 +1,11 @@
-//! INT 13h: hard disks and CD-ROM drives on the two ATA channels (`ata`, `atapi`, `edd`), boot images on CDs (`eltorito`), and floppy drives
+//! INT 13h: hard disks and CD-ROM drives on the two ATA channels (`ata`, `atapi`, `edd`), boot images on CDs (`eltorito`, `eltorito_calls`), and floppy drives
 //! (`floppy`, `medium`, `fdc`).
 
 mod ata;
 mod atapi;
 mod edd;
 mod eltorito;
+mod eltorito_calls;
 mod fdc;
 mod floppy;
 mod int13;
@@ -21,6 +22,7 @@ pub fn emit(rom: &mut Rom) {
     atapi::emit(rom);
     edd::emit(rom);
     eltorito::emit(rom);
+    eltorito_calls::emit(rom);
     floppy::emit(rom);
     medium::emit(rom);
     fdc::emit(rom);

@@ -64,6 +64,8 @@ pub const VERIFY: i32 = 2;
 
 /// El Torito: the specification packet that INT 13h AX=4B01h returns, which is also where the state of the emulation is kept.
 pub const EMULATION: i32 = EBDA_DISK + 0x48;
+/// Bytes of the specification packet.
+pub const PACKET_SIZE: i32 = 0x13;
 /// Fields of the specification packet (El Torito 1.0, figure 5).
 pub mod emulation {
     use super::EMULATION;
@@ -103,8 +105,11 @@ pub const EMULATED: i32 = EBDA_DISK + 0xB0;
 pub const DRIVES: i32 = EMULATED + drive::RECORD;
 /// Drives on the ATA channels.
 pub const DRIVE_SLOTS: i32 = 4;
+/// The partition table and the signature of an El Torito image, which end its first sector. Also what is read of a boot record.
+pub const PARTITIONS: i32 = DRIVES + DRIVE_SLOTS * drive::RECORD;
+pub const PARTITIONS_SIZE: i32 = 66;
 /// Bytes of all tables.
-pub const BYTES: i32 = DRIVES + DRIVE_SLOTS * drive::RECORD - EBDA_DISK;
+pub const BYTES: i32 = PARTITIONS + PARTITIONS_SIZE - EBDA_DISK;
 
 /// Fields of a drive's record, from its start.
 pub mod drive {
