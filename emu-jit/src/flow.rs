@@ -96,7 +96,9 @@ fn facts(info: &mut InstructionInfoFactory, insn: &Insn, bytes: &[u8]) -> Facts 
         iced.mnemonic(),
         Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Shld | Mnemonic::Shrd
     ) && (insn.ops[1].kind == Kind::Gpr || insn.ops[2].kind == Kind::Gpr || insn.imm & 0x3f == 0);
-    facts.sets_flags = !by_count && iced.rflags_modified() & FLAGS == FLAGS;
+    // Manuals call the flags after a division undefined; here they stay as they were.
+    let divides = matches!(iced.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
+    facts.sets_flags = !by_count && !divides && iced.rflags_modified() & FLAGS == FLAGS;
     let touches_memory = insn.ops.iter().any(|operand| operand.kind == Kind::Mem) && iced.mnemonic() != Mnemonic::Lea;
     let partly = iced.rflags_modified() & FLAGS != 0 && !facts.sets_flags;
     facts.needs_flags = touches_memory

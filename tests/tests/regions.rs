@@ -327,6 +327,38 @@ fn random_programs_come_to_the_same_in_both_tiers() {
     assert!(programs > count / 4, "too few programs could be assembled");
 }
 
+/// Both ways to the division set flags that the branch behind it reads.
+#[test]
+fn a_division_leaves_the_flags_alone_in_both_tiers() {
+    let code = || -> Result<Vec<u8>, iced_x86::IcedError> {
+        let mut a = CodeAssembler::new(32)?;
+        let (mut top, mut divide) = (a.create_label(), a.create_label());
+        a.set_label(&mut top)?;
+        a.inc(ecx)?;
+        a.test(cl, 1)?;
+        a.je(divide)?;
+        a.cmp(ecx, 0)?;
+        a.set_label(&mut divide)?;
+        a.mov(edx, 0)?;
+        a.div(ebx)?;
+        a.je(top)?;
+        a.inc(esi)?;
+        a.jmp(top)?;
+        a.assemble(CODE)
+    };
+    let code = code().unwrap();
+    let seen = [false, true].map(|compiles| {
+        let mut cpu = processor(CpuModel::max(), &code, 32, &[]);
+        cpu.state.regs.set_gpr(3, 1);
+        if compiles {
+            cpu.set_compiler(Some(Box::new(Immediate::new(1).unwrap())));
+        }
+        let exit = cpu.run(1000);
+        see(&cpu, exit)
+    });
+    assert_eq!(seen[1], seen[0]);
+}
+
 /// There is no IDT, so that a fault shuts the processor down.
 #[test]
 fn instructions_outside_the_model_are_undefined_in_both_tiers() {
