@@ -2,6 +2,7 @@
 //! flags have to be in the vCPU.
 
 use emu_core::decode::insn::{Insn, Kind};
+use emu_core::exec::cache::ModeKey;
 use emu_core::exec::region::{Source, SourceBlock};
 use emu_core::ops::fast::stack_matches;
 use iced_x86::{
@@ -9,7 +10,7 @@ use iced_x86::{
     RflagsBits,
 };
 
-/// General registers, a bit each.
+/// General or XMM registers, a bit each.
 pub type Registers = u16;
 
 /// What is known of an instruction besides its [`Insn`].
@@ -19,6 +20,10 @@ pub struct Facts {
     pub writes: Registers,
     /// General registers that it may read or write.
     pub uses: Registers,
+    /// XMM registers that it may write.
+    pub vector_writes: Registers,
+    /// XMM registers that it may read or write.
+    pub vector_uses: Registers,
     /// All arithmetic flags are defined by it alone, whatever they were.
     pub sets_flags: bool,
     /// It may leave the region, or reads a flag.
@@ -44,6 +49,8 @@ pub struct Flow {
     pub blocks: Vec<BlockFacts>,
     /// Registers that any block uses.
     pub uses: Registers,
+    /// XMM registers that any block uses.
+    pub vector_uses: Registers,
     /// Blocks behind calls that the region follows: where its returns probably lead.
     pub return_sites: Vec<usize>,
 }
@@ -76,20 +83,36 @@ pub fn is_return(insn: &Insn) -> bool {
     }
 }
 
-fn facts(info: &mut InstructionInfoFactory, insn: &Insn, bytes: &[u8]) -> Facts {
+fn facts(info: &mut InstructionInfoFactory, key: ModeKey, insn: &Insn, bytes: &[u8]) -> Facts {
     let mut decoder = Decoder::new(u32::from(insn.code_bits), bytes, DecoderOptions::NONE);
     let iced = decoder.decode();
     let mut facts = Facts::default();
     for used in info.info_options(&iced, InstructionInfoOptions::NO_MEMORY_USAGE).used_registers() {
         let register = used.register();
-        if !register.is_gpr() {
+        let (uses, writes) = if register.is_gpr() {
+            (&mut facts.uses, &mut facts.writes)
+        } else if register.is_xmm() {
+            (&mut facts.vector_uses, &mut facts.vector_writes)
+        } else {
             continue;
-        }
+        };
         let bit = 1 << (register.full_register().number() & 15);
-        facts.uses |= bit;
+        *uses |= bit;
         if !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess | OpAccess::None) {
-            facts.writes |= bit;
+            *writes |= bit;
         }
+    }
+    // These are not said to use the registers that they load.
+    if matches!(
+        iced.mnemonic(),
+        Mnemonic::Fxrstor
+            | Mnemonic::Fxrstor64
+            | Mnemonic::Xrstor
+            | Mnemonic::Xrstor64
+            | Mnemonic::Xrstors
+            | Mnemonic::Xrstors64
+    ) {
+        facts.vector_writes = Registers::MAX;
     }
     // A count in a register may be zero, which changes no flag.
     let by_count = matches!(
@@ -105,7 +128,7 @@ fn facts(info: &mut InstructionInfoFactory, insn: &Insn, bytes: &[u8]) -> Facts 
         || partly
         || iced.rflags_read() & FLAGS != 0
         || iced.stack_pointer_increment() != 0
-        || crate::lower::is_foreign(insn);
+        || crate::lower::is_foreign(key, insn);
     facts
 }
 
@@ -116,7 +139,8 @@ pub fn analyse(source: &Source) -> Flow {
     let mut blocks = Vec::new();
     let mut return_sites = Vec::new();
     for block in &source.blocks {
-        let insns = block.insns.iter().map(|insn| facts(&mut info, insn, &block.bytes[insn.range()])).collect();
+        let insns =
+            block.insns.iter().map(|insn| facts(&mut info, source.mode, insn, &block.bytes[insn.range()])).collect();
         blocks.push(BlockFacts { insns, ..BlockFacts::default() });
         let Some(last) = block.insns.last() else { continue };
         if last.code.flow_control() == FlowControl::Call && is_near(last) && place(target(block, last)).is_some() {
@@ -131,7 +155,7 @@ pub fn analyse(source: &Source) -> Flow {
         let mut to = Vec::new();
         match last.code.flow_control() {
             FlowControl::Next => to.extend(place(next(block, last))),
-            FlowControl::ConditionalBranch if is_near(last) && !crate::lower::is_foreign(last) => {
+            FlowControl::ConditionalBranch if is_near(last) && !crate::lower::is_foreign(source.mode, last) => {
                 to.extend(place(target(block, last)));
                 to.extend(place(next(block, last)));
             }
@@ -148,11 +172,14 @@ pub fn analyse(source: &Source) -> Flow {
             blocks[to].predecessors += 1;
         }
     }
-    let uses = blocks.iter().flat_map(|block| &block.insns).fold(0, |all, facts| all | facts.uses);
+    let all = |of: fn(&Facts) -> Registers| {
+        blocks.iter().flat_map(|block| &block.insns).fold(0, |all, facts| all | of(facts))
+    };
+    let (uses, vector_uses) = (all(|facts| facts.uses), all(|facts| facts.vector_uses));
     for block in &mut blocks {
         let decisive = block.insns.iter().find(|facts| facts.needs_flags || facts.sets_flags);
         // A block that neither needs nor sets them hands them on; and where that leaves the region, all has to be right.
         block.flags_in = decisive.is_none_or(|facts| facts.needs_flags);
     }
-    Flow { blocks, uses, return_sites }
+    Flow { blocks, uses, vector_uses, return_sites }
 }

@@ -68,6 +68,8 @@ pub mod layout {
     pub const FLAGS_CARRY: usize = FLAGS + offset_of!(LazyFlags, carry);
     /// RIP, 8 bytes.
     pub const RIP: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, rip);
+    /// XMM registers, 16 bytes each.
+    pub const XMM: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, xmm);
     /// Instructions that may still be started, 8 bytes.
     pub const BUDGET: usize = offset_of!(Vcpu, budget);
     /// Address of the TLB's entries, a pointer.

@@ -194,7 +194,8 @@ impl Lower<'_> {
         V::of(value, width)
     }
 
-    fn set_register(&mut self, slot: Slot, width: Width, v: V) {
+    /// Writes a general register of `width`; a slot that is odd is AH, CH, DH or BH.
+    pub fn set_register(&mut self, slot: Slot, width: Width, v: V) {
         let number = slot >> 3 & 15;
         let value = match width {
             Width::B8 => self.wide(v),

@@ -5,7 +5,7 @@ use super::{Callee, Lower};
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::types::{I8, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
-use emu_core::cpu::rflags::{AF, CF, FlagOp, OF};
+use emu_core::cpu::rflags::{AF, CF, FlagOp, OF, ZF};
 use emu_core::exec::region::layout;
 
 /// What is known of the flags at a place of the translation.
@@ -21,6 +21,8 @@ pub enum Flags {
     Either(Value, [FlagOp; 2], V, V, V),
     /// [`FlagOp::Parts`]: the bits, and the result.
     Parts(V, V),
+    /// ZF and CF as 0 or 1; the others are clear.
+    Tested(Value, Value),
 }
 
 impl Lower<'_> {
@@ -28,6 +30,14 @@ impl Lower<'_> {
     pub fn store_flags(&mut self) {
         let (x, y, r) = match self.flags {
             Flags::Memory => return,
+            Flags::Tested(zero, carry) => {
+                let (zero, carry) = (self.b.ins().uextend(I64, zero), self.b.ins().uextend(I64, carry));
+                let zero = self.b.ins().ishl_imm_s(zero, i64::from(ZF.trailing_zeros()));
+                let bits = self.b.ins().bor(zero, carry);
+                self.store_byte(FlagOp::Bits as u8, layout::FLAGS_OP);
+                self.store(bits, layout::FLAGS_Y);
+                return;
+            }
             Flags::Op(op, x, y, r) => {
                 self.store_byte(op as u8, layout::FLAGS_OP);
                 (Some(x), y, r)
@@ -113,6 +123,7 @@ impl Lower<'_> {
                 self.b.ins().select(which, not_more, less)
             }
             Flags::Parts(bits, _) => self.bit(bits, CF),
+            Flags::Tested(_, carry) => carry,
         }
     }
 
@@ -124,12 +135,13 @@ impl Lower<'_> {
                 self.overflow(Self::is_subtraction(op), x, y, r)
             }
             Flags::Parts(bits, _) => self.bit(bits, OF),
+            Flags::Tested(..) => self.b.ins().iconst(I8, 0),
         }
     }
 
     fn result(&self) -> Option<V> {
         match self.flags {
-            Flags::Memory => None,
+            Flags::Memory | Flags::Tested(..) => None,
             Flags::Op(_, _, _, r) | Flags::Count(_, _, _, r, _) | Flags::Either(_, _, _, _, r) | Flags::Parts(_, r) => {
                 Some(r)
             }
@@ -138,6 +150,9 @@ impl Lower<'_> {
 
     /// Condition `cc` (SDM Vol. 2 B.1.4.7) as 0 or 1.
     pub fn condition_flag(&mut self, cc: u8) -> Value {
+        if let Flags::Tested(zero, carry) = self.flags {
+            return self.tested(cc, zero, carry);
+        }
         let Some(r) = self.result() else { return self.flag_in_memory(cc) };
         let not = cc & 1 != 0;
         let choose = |yes: IntCC| if not { yes.complement() } else { yes };
@@ -178,10 +193,29 @@ impl Lower<'_> {
         if not { self.b.ins().bxor_imm_s(value, 1) } else { value }
     }
 
+    /// Condition `cc` where only ZF and CF may be set.
+    fn tested(&mut self, cc: u8, zero: Value, carry: Value) -> Value {
+        let value = match cc >> 1 & 7 {
+            1 => carry,
+            2 | 7 => zero,
+            3 => self.b.ins().bor(zero, carry),
+            _ => self.b.ins().iconst(I8, 0),
+        };
+        if cc & 1 == 0 { value } else { self.b.ins().bxor_imm_s(value, 1) }
+    }
+
+    /// Puts flags into the vCPU that cannot be changed in part.
+    fn settle_tested(&mut self) {
+        if matches!(self.flags, Flags::Tested(..)) {
+            self.store_flags();
+            self.flags = Flags::Memory;
+        }
+    }
+
     /// AF at its place in RFLAGS, in 64 bits. Not for flags in the vCPU.
     fn adjust_bit(&mut self) -> Value {
         match self.flags {
-            Flags::Memory => self.b.ins().iconst(I64, 0),
+            Flags::Memory | Flags::Tested(..) => self.b.ins().iconst(I64, 0),
             Flags::Op(_, x, y, r) | Flags::Count(_, x, y, r, _) | Flags::Either(_, _, x, y, r) => {
                 let (x, y, r) = (self.wide(x), self.wide(y), self.wide(r));
                 let all = self.b.ins().bxor(x, y);
@@ -197,6 +231,7 @@ impl Lower<'_> {
 
     /// Replaces CF and OF by those of `bits`.
     pub fn replace_carry_overflow(&mut self, bits: Value) {
+        self.settle_tested();
         match self.result() {
             Some(r) => {
                 let adjust = self.adjust_bit();
@@ -211,6 +246,7 @@ impl Lower<'_> {
 
     /// Replaces CF by `carry`, an 8-bit 0 or 1.
     pub fn replace_carry(&mut self, carry: Value) {
+        self.settle_tested();
         let carry = self.b.ins().uextend(I64, carry);
         if self.result().is_none() {
             self.call(Callee::SetCarry, carry);

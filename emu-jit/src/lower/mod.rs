@@ -10,8 +10,9 @@ mod backend;
 mod control;
 mod flags;
 mod memory;
+mod sse;
 
-use crate::flow::{self, Flow, Registers};
+use crate::flow::{self, Facts, Flow, Registers};
 use crate::runtime::Region;
 use backend::V;
 use cranelift_codegen::Context;
@@ -25,6 +26,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use emu_core::cpu::Width;
 use emu_core::cpu::regs::{BLOCK_RIP, RegFile};
 use emu_core::decode::insn::{Insn, Kind};
+use emu_core::exec::cache::ModeKey;
 use emu_core::exec::mode;
 use emu_core::exec::region::{Compiled, Source, SourceBlock, exit, layout};
 use emu_core::ops::backend::Semantics;
@@ -96,10 +98,13 @@ fn signature(convention: CallConv) -> Signature {
     signature
 }
 
-/// Whether the interpreter's function executes `insn`, because it is not translated.
-pub fn is_foreign(insn: &Insn) -> bool {
+/// Whether the interpreter's function executes `insn` in the mode `key`, because it is not translated.
+pub fn is_foreign(key: ModeKey, insn: &Insn) -> bool {
     if insn.is_undefined() {
         return true;
+    }
+    if sse::translates(key, insn) {
+        return false;
     }
     match insn.code.flow_control() {
         FlowControl::Next => {}
@@ -148,6 +153,7 @@ pub struct Lower<'f> {
     /// RIP where the region was entered.
     start: Value,
     registers: Vec<Variable>,
+    vectors: sse::Vectors,
     /// Instructions that may still be started.
     budget: Variable,
     /// The start of each block.
@@ -173,6 +179,7 @@ impl<'f> Lower<'f> {
         b.switch_to_block(entry);
         let cpu = b.block_params(entry)[0];
         let registers = (0..16).map(|_| b.declare_var(I64)).collect();
+        let vectors = sse::Vectors::new(&mut b);
         let budget = b.declare_var(I64);
         let clif = source.blocks.iter().map(|_| b.create_block()).collect();
         let block = &source.blocks[0];
@@ -189,6 +196,7 @@ impl<'f> Lower<'f> {
             bank,
             start,
             registers,
+            vectors,
             budget,
             clif,
             queue: Vec::new(),
@@ -222,6 +230,7 @@ impl<'f> Lower<'f> {
         let first = self.b.ins().ishl_imm_s(first, i64::from(layout::TLB_ENTRY.trailing_zeros()));
         self.bank = self.b.ins().iadd(entries, first);
         self.load_registers(self.flow.uses);
+        self.load_vectors(self.flow.vector_uses);
         self.b.ins().jump(self.clif[0], &[]);
         self.queue.push((0, Flags::Memory));
         let mut done = vec![false; self.source.blocks.len()];
@@ -252,8 +261,8 @@ impl<'f> Lower<'f> {
             self.open = None;
             let facts = self.flow.blocks[n].insns[k];
             let ends = k + 1 == insns.len();
-            if is_foreign(insn) || !self.addressable() {
-                self.execute(facts.writes, ends);
+            if is_foreign(self.source.mode, insn) || !self.addressable() {
+                self.execute(facts, ends);
                 if ends && insn.code.flow_control() != FlowControl::Next {
                     // The function never comes back to go on: it has left by `exit::CHAIN`.
                     self.leave(exit::CHAIN);
@@ -262,6 +271,8 @@ impl<'f> Lower<'f> {
             } else if insn.code.flow_control() != FlowControl::Next {
                 self.branch();
                 return;
+            } else if sse::translates(self.source.mode, insn) {
+                self.vector_instruction();
             } else {
                 match integer::semantics(insn, Run(self)) {
                     Some(()) => {}
@@ -334,6 +345,7 @@ impl<'f> Lower<'f> {
 
     /// Stores the registers that have been written: before any place where the region may be left.
     fn store_registers(&mut self) {
+        self.store_vectors();
         let mask = std::mem::take(&mut self.pending);
         for n in (0..16).filter(|n| mask >> n & 1 != 0) {
             let value = self.b.use_var(self.registers[usize::from(n)]);
@@ -359,7 +371,10 @@ impl<'f> Lower<'f> {
     /// Goes on in a new block if `stay` is not zero; else leaves the region for the interpreter to execute the current
     /// instruction, of which nothing has been done yet. The caller has called [`Lower::store_registers`] before.
     fn step_unless(&mut self, stay: Value) {
-        debug_assert!(self.pending == 0, "registers are stored before an instruction changes any");
+        debug_assert!(
+            self.pending | self.vectors.pending == 0,
+            "registers are stored before an instruction changes any"
+        );
         let hot = self.b.create_block();
         let distance = self.block.delta + i64::from(self.insn.block_offset);
         let packed = self.b.ins().iconst(I64, distance << 8 | (i64::from(self.insn.after) + 1));
@@ -407,8 +422,8 @@ impl<'f> Lower<'f> {
         self.b.inst_results(call)[0]
     }
 
-    /// Has the interpreter's function execute the current instruction, which may write the registers `writes`.
-    fn execute(&mut self, writes: Registers, ends: bool) {
+    /// Has the interpreter's function execute the current instruction.
+    fn execute(&mut self, facts: Facts, ends: bool) {
         let start = self.rip(self.block.delta);
         self.settle(start, 0);
         self.store(start, layout::REGS + usize::from(BLOCK_RIP));
@@ -424,7 +439,8 @@ impl<'f> Lower<'f> {
         let code = self.b.ins().iadd_imm_s(result, -1);
         self.b.ins().return_(&[code]);
         self.b.switch_to_block(next);
-        self.load_registers(writes & self.flow.uses);
+        self.load_registers(facts.writes & self.flow.uses);
+        self.load_vectors(facts.vector_writes & self.flow.vector_uses);
         let budget = self.load(I64, layout::BUDGET);
         self.b.def_var(self.budget, budget);
     }

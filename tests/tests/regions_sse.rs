@@ -1,0 +1,371 @@
+//! SSE in compiled regions against the interpreter: loops of random instructions with every rounding, FTZ and DAZ, flags
+//! and operands that are NaNs, infinities, denormals and zeros, run by both in lockstep; after every run registers,
+//! MXCSR, flags and memory have to be the same.
+//!
+//! ```text
+//!  REGION_PROGRAMS=100000   how many programs
+//!  REGION_SEED=123          the first one's seed; each has the number of the one before plus one
+//! ```
+
+use emu_core::bus::Bus;
+use emu_core::clock::{Clock, ClockMode};
+use emu_core::cpu::control::{CR0_PE, CR0_PG, CR4_OSFXSR, CR4_PAE, EFER_LMA, EFER_LME};
+use emu_core::cpu::model::CpuModel;
+use emu_core::cpu::segment::{Seg, Segment};
+use emu_core::cpu::xmm::Xmm;
+use emu_core::exec::{RunExit, Vcpu};
+use emu_core::irq::CpuPins;
+use emu_core::mem::GuestMemory;
+use emu_jit::Immediate;
+use fastrand::Rng;
+use iced_x86::code_asm::*;
+use iced_x86::{
+    Code, CpuidFeature, Encoder, EncodingKind, IcedError, Instruction, Mnemonic, OpCodeOperandKind, OpKind, Register,
+};
+use std::sync::Arc;
+
+const CODE: u64 = 0x1000;
+const DATA: u64 = 0x2_0000;
+const DATA_BYTES: usize = 0x1000;
+const STACK: u64 = 0x4_0000;
+const MEMORY: usize = 1 << 20;
+const DEFAULT_PROGRAMS: u64 = 200;
+/// All exceptions masked.
+const MASKS: u32 = 0x1f80;
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn processor(code: &[u8], bits: u32, data: &[u8]) -> Vcpu {
+    let memory = Arc::new(GuestMemory::new(MEMORY as u64, 0).unwrap());
+    memory.write(CODE, code);
+    memory.write(DATA, data);
+    let clock = Clock::new(ClockMode::Icount { shift: 0 });
+    let bus = Bus::new(memory.clone(), Arc::new(CpuPins::default()), clock);
+    let mut cpu = Vcpu::new(Arc::new(CpuModel::max()), Arc::new(bus));
+    cpu.state.cr0 |= CR0_PE;
+    cpu.state.cr4 |= CR4_OSFXSR;
+    for seg in Seg::ALL {
+        let attributes = match (seg, bits) {
+            (Seg::Cs, 64) => 0xa09b,
+            (Seg::Cs, _) => 0xc09b,
+            _ => 0xc093,
+        };
+        cpu.state.set_segment(seg, Segment { selector: 8, base: 0, limit: u32::MAX, attributes, unusable: false });
+    }
+    if bits == 64 {
+        const TABLES: u64 = 0x8_0000;
+        // One page of 2 MiB.
+        for (at, value) in [(0, TABLES + 0x1003), (0x1000, TABLES + 0x2003), (0x2000, 0x83u64)] {
+            memory.write(TABLES + at, &value.to_le_bytes());
+        }
+        cpu.state.cr3 = TABLES;
+        cpu.state.cr4 |= CR4_PAE;
+        cpu.state.msrs.efer |= EFER_LME | EFER_LMA;
+        cpu.state.cr0 |= CR0_PG;
+    }
+    cpu.state.rip = CODE;
+    cpu.state.regs.set_gpr(4, STACK);
+    cpu.state.regs.set_gpr(5, DATA);
+    cpu.mode_changed();
+    cpu
+}
+
+/// The instructions with XMM registers.
+fn codes() -> Vec<Code> {
+    use CpuidFeature as F;
+    use Mnemonic as M;
+    use OpCodeOperandKind as K;
+    let fits = |code: &Code| {
+        let info = code.op_code();
+        let features = [F::SSE, F::SSE2, F::SSE3, F::SSSE3, F::SSE4_1, F::SSE4_2];
+        let operands = info.op_kinds();
+        info.is_instruction()
+            && info.encoding() == EncodingKind::Legacy
+            && code.cpuid_features().iter().all(|feature| features.contains(feature))
+            && operands.iter().any(|kind| matches!(kind, K::xmm_reg | K::xmm_rm | K::xmm_or_mem))
+            && operands.iter().all(|kind| operand_fits(*kind))
+            // Its address is a register of which nothing is known.
+            && code.mnemonic() != M::Maskmovdqu
+    };
+    Code::values().filter(fits).collect()
+}
+
+fn operand_fits(kind: OpCodeOperandKind) -> bool {
+    use OpCodeOperandKind as K;
+    matches!(
+        kind,
+        K::xmm_reg
+            | K::xmm_rm
+            | K::xmm_or_mem
+            | K::mem
+            | K::r32_reg
+            | K::r64_reg
+            | K::r32_or_mem
+            | K::r64_or_mem
+            | K::r32_rm
+            | K::r64_rm
+            | K::imm8
+    )
+}
+
+/// A random form of `code`.
+fn instruction(code: Code, bits: u32, rng: &mut Rng) -> Option<Instruction> {
+    use OpCodeOperandKind as K;
+    let info = code.op_code();
+    if !(if bits == 64 { info.mode64() } else { info.mode32() }) {
+        return None;
+    }
+    let mut insn = Instruction::new();
+    insn.set_code(code);
+    // Few registers, so that values meet.
+    let xmm = [0, 1, 2, 3, 4, if bits == 64 { 9 } else { 5 }];
+    let gpr = [0, 2, 3, 6, if bits == 64 { 9 } else { 7 }];
+    for n in 0..info.op_count() {
+        let kind = info.op_kind(n);
+        let memory = match kind {
+            K::mem => true,
+            K::xmm_or_mem | K::r32_or_mem | K::r64_or_mem => rng.u8(..3) == 0,
+            _ => false,
+        };
+        if memory {
+            let aligned = rng.u8(..32) != 0 || code.mnemonic() == Mnemonic::Movntdq;
+            let mut at = rng.i32(0..DATA_BYTES as i32 - 32);
+            if aligned {
+                at &= !15;
+            }
+            insn.set_op_kind(n, OpKind::Memory);
+            insn.set_memory_base(if bits == 64 { Register::RBP } else { Register::EBP });
+            insn.set_memory_displacement64(at as i64 as u64);
+            insn.set_memory_displ_size(if bits == 64 { 8 } else { 4 });
+            continue;
+        }
+        match kind {
+            K::imm8 => {
+                insn.set_op_kind(n, OpKind::Immediate8);
+                insn.set_immediate8(if rng.bool() { rng.u8(..) } else { rng.u8(..17) });
+            }
+            K::xmm_reg | K::xmm_rm | K::xmm_or_mem => {
+                insn.set_op_register(n, Register::XMM0 + xmm[rng.usize(..xmm.len())]);
+            }
+            K::r32_reg | K::r32_or_mem | K::r32_rm => {
+                insn.set_op_register(n, Register::EAX + gpr[rng.usize(..gpr.len())]);
+            }
+            _ => insn.set_op_register(n, Register::RAX + gpr[rng.usize(..gpr.len())]),
+        }
+    }
+    Encoder::new(bits).encode(&insn, CODE).is_ok().then_some(insn)
+}
+
+/// A loop without end.
+fn program(rng: &mut Rng, bits: u32, codes: &[Code]) -> Result<Vec<u8>, IcedError> {
+    let mut a = CodeAssembler::new(bits)?;
+    let mut top = a.create_label();
+    a.set_label(&mut top)?;
+    a.nop()?;
+    // Either a few instructions mixed by chance, or all kinds.
+    let chosen: Vec<Code> = (0..rng.usize(1..30)).map(|_| codes[rng.usize(..codes.len())]).collect();
+    for _ in 0..rng.usize(1..12) {
+        let mut skip = a.create_label();
+        match rng.u8(..16) {
+            0 => a.jp(skip)?,
+            1 => a.ja(skip)?,
+            2 => a.jb(skip)?,
+            3 => a.je(skip)?,
+            4 => a.jle(skip)?,
+            _ => {}
+        }
+        for _ in 0..rng.usize(1..5) {
+            if let Some(insn) = instruction(chosen[rng.usize(..chosen.len())], bits, rng) {
+                a.add_instruction(insn)?;
+            }
+        }
+        let base = if bits == 64 { rbp + 0 } else { ebp + 0 };
+        match rng.u8(..24) {
+            0 => a.setb(bl)?,
+            1 => a.adc(eax, edx)?,
+            2 => a.inc(esi)?,
+            3 => a.add(eax, 0x1234_5678)?,
+            4 => a.pushfd_or_q(bits)?,
+            5 => a.stmxcsr(dword_ptr(base + rng.i32(0..DATA_BYTES as i32 - 4)))?,
+            6 => a.ldmxcsr(dword_ptr(base + DATA_BYTES as i32 + 4 * rng.i32(0..16)))?,
+            7..16 => a.movups(xmm(rng), xmmword_ptr(base + rng.i32(0..DATA_BYTES as i32 - 16)))?,
+            _ => {}
+        }
+        a.set_label(&mut skip)?;
+        // A label needs an instruction of its own.
+        a.nop()?;
+    }
+    a.jmp(top)?;
+    a.assemble(CODE)
+}
+
+fn xmm(rng: &mut Rng) -> AsmRegisterXmm {
+    [xmm0, xmm1, xmm2, xmm3, xmm4][rng.usize(..5)]
+}
+
+/// Pushes the flags and takes them off again as a number.
+trait PushFlags {
+    fn pushfd_or_q(&mut self, bits: u32) -> Result<(), IcedError>;
+}
+
+impl PushFlags for CodeAssembler {
+    fn pushfd_or_q(&mut self, bits: u32) -> Result<(), IcedError> {
+        if bits == 64 {
+            self.pushfq()?;
+            self.pop(rdx)
+        } else {
+            self.pushfd()?;
+            self.pop(edx)
+        }
+    }
+}
+
+/// 16 bytes that are worth computing with.
+fn value(rng: &mut Rng) -> Xmm {
+    let single = |rng: &mut Rng| -> u32 {
+        let sign = rng.u32(..2) << 31;
+        sign | match rng.u8(..12) {
+            0 => 0,
+            1 => 0x7f80_0000,
+            2 => 0x7fc0_0000 | rng.u32(..0x40_0000),
+            3 => 0x7f80_0000 | rng.u32(1..0x40_0000),
+            4 => rng.u32(1..0x80_0000),
+            5 => 0x7f7f_ffff,
+            6 => 0x0080_0000 + rng.u32(..4),
+            7 => (rng.i32(-70..70) as f32 / 2.0).to_bits() & 0x7fff_ffff,
+            8 => 0x4f00_0000,
+            9 => rng.u32(..0x7fff_ffff),
+            _ => rng.f32().to_bits(),
+        }
+    };
+    let double = |rng: &mut Rng| -> u64 {
+        let sign = rng.u64(..2) << 63;
+        sign | match rng.u8(..12) {
+            0 => 0,
+            1 => 0x7ff0 << 48,
+            2 => 0x7ff8 << 48 | rng.u64(..1 << 50),
+            3 => 0x7ff0 << 48 | rng.u64(1..1 << 50),
+            4 => rng.u64(1..1 << 52),
+            5 => 0x7fef_ffff_ffff_ffff,
+            6 => (1 << 52) + rng.u64(..4),
+            7 => (f64::from(rng.i32(-70..70)) / 2.0).to_bits() & !(1 << 63),
+            8 => [0x43e0, 0x41e0, 0x47e0, 0x3810][rng.usize(..4)] << 48,
+            9 => rng.u64(..) >> 1,
+            _ => rng.f64().to_bits(),
+        }
+    };
+    match rng.u8(..5) {
+        0 => Xmm::from(rng.u128(..)),
+        1 => Xmm::from_lanes([0u16; 8].map(|_| [0u16, 1, 0x7fff, 0x8000, 0xffff, 0x80, 0xff][rng.usize(..7)])),
+        2 => Xmm::from_lanes([0; 4].map(|_: u32| single(rng))),
+        _ => Xmm::from_lanes([0; 2].map(|_: u64| double(rng))),
+    }
+}
+
+fn control(rng: &mut Rng) -> u32 {
+    match rng.u8(..4) {
+        0 => MASKS,
+        // All of them: rounding, FTZ, DAZ, flags.
+        1 | 2 => MASKS | rng.u32(..) & 0xe07f,
+        _ => MASKS | rng.u32(..) & 0x3f,
+    }
+}
+
+#[derive(PartialEq, Debug)]
+struct Seen {
+    exit: RunExit,
+    executed: u64,
+    rip: u64,
+    flags: u64,
+    mxcsr: u32,
+    regs: [u64; 16],
+    xmm: [Xmm; 16],
+}
+
+fn see(cpu: &Vcpu, exit: RunExit) -> Seen {
+    Seen {
+        exit,
+        executed: cpu.executed(),
+        rip: cpu.state.rip,
+        flags: cpu.state.rflags(),
+        mxcsr: cpu.state.mxcsr,
+        regs: std::array::from_fn(|n| cpu.state.regs.gpr(n as u8)),
+        xmm: cpu.state.xmm,
+    }
+}
+
+fn listing(code: &[u8], bits: u32) -> String {
+    use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
+    let mut decoder = Decoder::with_ip(bits, code, CODE, DecoderOptions::NONE);
+    let mut text = String::new();
+    let mut formatter = NasmFormatter::new();
+    for insn in &mut decoder {
+        text.push_str(&format!("\n{:x} ", insn.ip()));
+        formatter.format(&insn, &mut text);
+    }
+    text
+}
+
+#[test]
+fn random_sse_code_comes_to_the_same_in_both_tiers() {
+    let first = setting("REGION_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let count = setting("REGION_PROGRAMS").unwrap_or(DEFAULT_PROGRAMS);
+    println!("REGION_SEED={first}");
+    let codes = codes();
+    assert!(codes.len() > 250, "{} instructions", codes.len());
+    let (mut programs, mut regions, mut total) = (0u64, 0, 0);
+    for seed in first..first + count {
+        let rng = &mut Rng::with_seed(seed);
+        let bits = if rng.u8(..4) != 0 { 64 } else { 32 };
+        let code = program(rng, bits, &codes).unwrap();
+        programs += 1;
+        // Behind the data are valid values for LDMXCSR.
+        let mut data: Vec<u8> = (0..DATA_BYTES / 16).flat_map(|_| value(rng).0).collect();
+        for _ in 0..16 {
+            let unmasked = if rng.u8(..40) == 0 { 1 << rng.u8(7..13) } else { 0 };
+            data.extend((control(rng) & !unmasked).to_le_bytes());
+        }
+        let mut plain = processor(&code, bits, &data);
+        let mut compiled = processor(&code, bits, &data);
+        compiled.set_compiler(Some(Box::new(Immediate::new(rng.u32(1..4)).unwrap())));
+        let (mut a, mut b) = (vec![0; MEMORY], vec![0; MEMORY]);
+        for run in 0..12 {
+            let unmasked = if rng.u8(..40) == 0 { 1 << rng.u8(7..13) } else { 0 };
+            let mxcsr = control(rng) & !unmasked;
+            let values: [Xmm; 16] = std::array::from_fn(|_| value(rng));
+            for cpu in [&mut plain, &mut compiled] {
+                cpu.state.mxcsr = mxcsr;
+                cpu.state.xmm = values;
+            }
+            for n in [0, 1, 2, 3, 6, 7, 9] {
+                let value = if rng.bool() { rng.u64(..) } else { rng.i8(..) as u64 };
+                let value = if bits == 64 { value } else { value & 0xffff_ffff };
+                plain.state.regs.set_gpr(n, value);
+                compiled.state.regs.set_gpr(n, value);
+            }
+            let budget = rng.u64(1..300);
+            let exit = plain.run(budget);
+            let expected = see(&plain, exit);
+            let exit = compiled.run(budget);
+            let actual = see(&compiled, exit);
+            assert_eq!(
+                actual,
+                expected,
+                "REGION_SEED={seed} REGION_PROGRAMS=1: run {run} with MXCSR {mxcsr:#x}, {bits} bits: {}",
+                listing(&code, bits)
+            );
+            total += expected.executed;
+            if exit != RunExit::Budget {
+                break;
+            }
+        }
+        plain.memory.read(0, &mut a);
+        compiled.memory.read(0, &mut b);
+        let differs = a.iter().zip(&b).position(|(a, b)| a != b);
+        assert_eq!(differs, None, "REGION_SEED={seed} REGION_PROGRAMS=1: memory differs: {}", listing(&code, bits));
+        regions += compiled.stats.regions;
+    }
+    println!("{programs} programs, {total} instructions, {regions} regions");
+}
