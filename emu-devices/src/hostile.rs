@@ -22,8 +22,10 @@ use crate::intc::pic::Pic;
 use crate::pc_testdev::{self, PcTestdev};
 use crate::pci::PciFunction;
 use crate::pci::config::BAR_TAG;
+use crate::pci::piix4::{Piix4Pm, SMBUS_TAG};
 use crate::port92::Port92;
 use crate::rtc::{Rtc, StartTime};
+use crate::smbus;
 use crate::storage::block::{Disk, Media};
 use crate::storage::fdc::{Drive, Fdc};
 use crate::storage::ide::{Ide, Kind};
@@ -274,6 +276,24 @@ fn hostile_guest_cannot_break_the_hpet() {
 }
 
 #[test]
+fn hostile_guest_cannot_break_the_smbus_controller() {
+    let registers = [(Space::Port, ports(0x700, smbus::SIZE as u16))];
+    torment_at(
+        || Piix4Pm::new(line(), line()),
+        SMBUS_TAG,
+        &registers,
+        |random, bench| {
+            bench.device.config().lock().write(random.u8(..), 4, value(random) as u32);
+            // A transaction with an EEPROM, with anything in its registers.
+            bench.out8(0x700, 0x1e);
+            bench.out8(0x704, random.u8(0xa0..0xb0));
+            bench.out8(0x702, 0x40 | random.u8(0..8) << 2);
+            bench.advance(random.u64(0..5_000_000));
+        },
+    );
+}
+
+#[test]
 fn hostile_guest_cannot_break_the_apics() {
     let features = LapicFeatures { x2apic: true, tsc_deadline: true };
     let local = move || Lapic::new(0, Arc::new(CpuPins::default()), features);
@@ -430,7 +450,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
         post::initialise(&bus, [true; 4]);
         let mut regions: Vec<_> = [
             0x00, 0x20, 0x40, 0x60, 0x70, 0x80, 0xa0, 0xc0, 0xe0, 0x220, 0x2e8, 0x330, 0x3f0, 0x3f8, 0x4d0, 0x600,
-            0xcf8,
+            0x700, 0xcf8,
         ]
         .map(|base| (Space::Port, ports(base, 16)))
         .to_vec();

@@ -14,6 +14,7 @@ pub mod pci;
 pub mod port92;
 pub mod rtc;
 pub mod shared;
+pub mod smbus;
 pub mod storage;
 pub mod testbench;
 pub mod timer;

@@ -323,7 +323,7 @@ impl Pc {
             }
         }
         pci.plug(&bus, IDE, ide);
-        let pm = Piix4Pm::new(isa(9));
+        let pm = Piix4Pm::new(isa(9), isa(9));
         let front_panel = pm.front_panel();
         pci.plug(&bus, POWER_MANAGEMENT, pm);
         let display = config.vga.as_ref().map(|vga| plug_vga(&bus, &pci, vga));

@@ -1,7 +1,7 @@
 //! What firmware's power-on self-test would leave behind, for kernels that the board boots without firmware.
 //!
 //! The registers are written over the bus, as firmware writes them: shadow RAM open, PCI interrupts routed and
-//! level-triggered, the ACPI block at 600h, 8259s based at 08h and 70h and masked, A20 open, the local APIC in virtual
+//! level-triggered, the ACPI block at 600h, the SMBus controller at 700h, 8259s based at 08h and 70h and masked, A20 open, the local APIC in virtual
 //! wire mode. In low memory: an interrupt table of IRETs and the BIOS data area.
 
 use super::memory_map;
@@ -9,7 +9,7 @@ use crate::intc::lapic;
 use crate::pci::DevFn;
 use crate::pci::config::{command, reg};
 use crate::pci::piix3::PIRQRC;
-use crate::pci::piix4::{PMBA, PMREGMISC};
+use crate::pci::piix4::{PMBA, PMREGMISC, SMBBA, SMBHSTCFG, SMBUS_ON_IRQ9};
 use emu_core::bus::Bus;
 
 /// The host bridge.
@@ -24,6 +24,8 @@ pub const POWER_MANAGEMENT: DevFn = DevFn::new(1, 3);
 pub const VGA: DevFn = DevFn::new(2, 0);
 /// Where the ACPI register block is put.
 pub const PM_BASE: u16 = 0x600;
+/// Where the SMBus controller is put.
+pub const SMBUS_BASE: u16 = 0x700;
 /// The IRQs of PIRQA# to PIRQD#, as SeaBIOS chooses them.
 pub const PIRQ_IRQS: [u8; 4] = [10, 10, 11, 11];
 /// Ports of COM1 to COM4.
@@ -47,6 +49,8 @@ pub fn initialise(bus: &Bus, serials: [bool; 4]) {
     config_write(bus, IDE, reg::COMMAND, 2, (command::IO | command::MASTER).into());
     config_write(bus, POWER_MANAGEMENT, PMBA, 4, PM_BASE.into());
     config_write(bus, POWER_MANAGEMENT, PMREGMISC, 1, 1);
+    config_write(bus, POWER_MANAGEMENT, SMBBA, 4, SMBUS_BASE.into());
+    config_write(bus, POWER_MANAGEMENT, SMBHSTCFG, 1, SMBUS_ON_IRQ9.into());
     config_write(bus, POWER_MANAGEMENT, reg::COMMAND, 2, command::IO.into());
 
     // 8254: counter 0 mode 2 at 18.2 Hz, counter 1 mode 2 as for refresh.

@@ -1,12 +1,13 @@
 //! Function 3 of the PIIX4, power management: Intel 82371AB data sheet (290562-001) chapter 7, and the APM ports.
 //!
 //! QEMU's `pc` combines a PIIX3 with this function; so does this board. A write of F1h or F0h to APMC (B2h) turns ACPI
-//! mode on or off, as firmware's SMI handler would. Deliberately absent: the SMBus controller (SMBHSTCFG stays
-//! disabled), device monitors, and SMI.
+//! mode on or off, as firmware's SMI handler would. Deliberately absent: device monitors, and SMI. The SMBus controller is decoded
+//! while SMBHSTCFG enables it, whatever the command register says, as QEMU has it.
 
 use super::PciFunction;
 use super::config::{ConfigSpace, ConfigState, Identity, command, reg};
 use crate::shared::Shared;
+use crate::smbus::{self, SmbusHost};
 use crate::timer::acpi_pm::{self, AcpiPm};
 use emu_core::clock::Instant;
 use emu_core::device::{Access, Device, DeviceContext, Region, Request, ResetKind, Space, ports};
@@ -17,6 +18,14 @@ use serde::{Deserialize, Serialize};
 pub const PMBA: u8 = 0x40;
 /// PMREGMISC: bit 0 enables the block at PMBA.
 pub const PMREGMISC: u8 = 0x80;
+/// SMBus base address register.
+pub const SMBBA: u8 = 0x90;
+/// SMBHSTCFG. Bit 0 enables the controller at SMBBA; bits 1 to 3 choose its interrupt.
+pub const SMBHSTCFG: u8 = 0xd2;
+/// What SMBHSTCFG is for a controller that uses IRQ 9.
+pub const SMBUS_ON_IRQ9: u8 = 0x09;
+/// SMBSLVC, SMBSHDW1 and SMBSHDW2 follow; SMBREV after them is 0.
+const SMBSLVC: u8 = 0xd3;
 /// DEVACTB: device activity B. Bit 25: a write to APMC causes an SMI.
 const DEVACTB: u8 = 0x58;
 /// The port of SMI_CMD.
@@ -28,6 +37,8 @@ pub const ACPI_DISABLE: u8 = 0xf0;
 
 const APM_REGION: u32 = 0;
 const PM_TAG: u32 = 0x20;
+/// The tag of the SMBus controller's ports.
+pub const SMBUS_TAG: u32 = 0x21;
 
 /// All guest-visible state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +49,8 @@ pub struct Piix4PmState {
     pub pm: AcpiPm,
     /// APMC and APMS.
     pub apm: [u8; 2],
+    /// The SMBus controller and what is on its bus.
+    pub smbus: SmbusHost,
 }
 
 /// The front panel: what the outside world does to power management.
@@ -61,13 +74,15 @@ pub struct Piix4Pm {
     config: Shared<ConfigSpace>,
     pm: Shared<AcpiPm>,
     apm: [u8; 2],
-    mapped: Option<u64>,
+    smbus: SmbusHost,
+    mapped: [Option<u64>; 2],
     sci: IrqLine,
+    smbus_irq: IrqLine,
 }
 
 impl Piix4Pm {
-    /// A function that drives `sci`, which is IRQ 9.
-    pub fn new(sci: IrqLine) -> Piix4Pm {
+    /// A function that drives `sci` and, for the SMBus controller, `smbus_irq`: both are IRQ 9.
+    pub fn new(sci: IrqLine, smbus_irq: IrqLine) -> Piix4Pm {
         let mut config = ConfigSpace::new(Identity {
             vendor: 0x8086,
             device: 0x7113,
@@ -89,10 +104,13 @@ impl Piix4Pm {
         // DEVACTB with APMC_EN: there is no SMI, and firmware that finds it set up already does not wait for one. QEMU's
         // `pc` with smm=off says the same.
         config.preset(DEVACTB + 3, &[0x02]);
-        config.preset(0x90, &1u32.to_le_bytes());
-        config.store(0x90, &0xfff0u32.to_le_bytes());
+        config.preset(SMBBA, &1u32.to_le_bytes());
+        config.store(SMBBA, &0xfff0u32.to_le_bytes());
+        config.store(SMBHSTCFG, &[0x0f]);
+        config.store(SMBSLVC, &[0xff, 0xfe, 0xfe]);
         let pm = Shared::new(AcpiPm::default());
-        Piix4Pm { config: Shared::new(config), pm, apm: [0; 2], mapped: None, sci }
+        let (config, smbus) = (Shared::new(config), SmbusHost::default());
+        Piix4Pm { config, pm, apm: [0; 2], smbus, mapped: [None; 2], sci, smbus_irq }
     }
 
     /// The front panel.
@@ -100,19 +118,32 @@ impl Piix4Pm {
         FrontPanel { pm: self.pm.clone(), sci: self.sci.clone() }
     }
 
-    /// Decodes the block where PMBA has it.
+    /// Decodes both blocks where PMBA and SMBBA have them.
     fn follow_config(&mut self, cx: &mut DeviceContext) {
-        let config = self.config.lock();
-        let base = u64::from(config.word(PMBA) & 0xffc0);
-        let wanted = (config.byte(PMREGMISC) & 1 != 0 && base != 0).then_some(base);
-        if self.mapped != wanted {
-            cx.request(Request::Unmap { tag: PM_TAG });
-            if let Some(base) = wanted {
-                let region = Region { base, len: acpi_pm::SIZE };
-                cx.request(Request::Map { space: Space::Port, region, tag: PM_TAG });
+        let wanted = {
+            let config = self.config.lock();
+            let base = |register, mask: u16, enabled: u8| {
+                let base = u64::from(config.word(register) & mask);
+                (enabled & 1 != 0 && base != 0).then_some(base)
+            };
+            [base(PMBA, 0xffc0, config.byte(PMREGMISC)), base(SMBBA, 0xfff0, config.byte(SMBHSTCFG))]
+        };
+        for (i, (tag, len)) in [(PM_TAG, acpi_pm::SIZE), (SMBUS_TAG, smbus::SIZE)].into_iter().enumerate() {
+            if self.mapped[i] != wanted[i] {
+                cx.request(Request::Unmap { tag });
+                if let Some(base) = wanted[i] {
+                    cx.request(Request::Map { space: Space::Port, region: Region { base, len }, tag });
+                }
+                self.mapped[i] = wanted[i];
             }
-            self.mapped = wanted;
         }
+        self.drive_smbus_irq();
+    }
+
+    /// The SMBus controller's interrupt: IRQ 9 if that is chosen, as there is no SMI.
+    fn drive_smbus_irq(&self) {
+        let chosen = self.config.lock().byte(SMBHSTCFG) & 0x0f == SMBUS_ON_IRQ9;
+        self.smbus_irq.set(chosen && self.smbus.interrupt());
     }
 
     /// Runs `f` on the register block, then drives the SCI.
@@ -142,6 +173,12 @@ impl Device for Piix4Pm {
             let value = u16::from_le_bytes(self.apm);
             return u64::from(value) >> (8 * (access.offset & 1));
         }
+        if access.region == SMBUS_TAG {
+            let bytes = (0..u64::from(access.size)).map(|i| self.smbus.read(access.offset + i, cx.now));
+            let value = bytes.enumerate().fold(0, |value, (i, byte)| value | u64::from(byte) << (8 * i));
+            self.drive_smbus_irq();
+            return value;
+        }
         // Accesses are aligned or lie within one doubleword for all that any guest does; others see its end as zeros.
         let value = self.change(cx, |pm, now| pm.read(access.offset & !3, now));
         u64::from(value) >> (8 * (access.offset & 3))
@@ -158,6 +195,13 @@ impl Device for Piix4Pm {
             }
             return;
         }
+        if access.region == SMBUS_TAG {
+            for (i, byte) in value.to_le_bytes().into_iter().enumerate().take(access.size.into()) {
+                self.smbus.write(access.offset + i as u64, byte, cx.now);
+            }
+            self.drive_smbus_irq();
+            return;
+        }
         let shift = 8 * (access.offset & 3);
         let mask = ((1u64 << (8 * access.size)) - 1) << shift;
         let power_off =
@@ -168,11 +212,12 @@ impl Device for Piix4Pm {
     }
 
     fn poll_at(&self) -> Option<Instant> {
-        self.pm.lock().deadline()
+        [self.pm.lock().deadline(), self.smbus.deadline()].into_iter().flatten().min()
     }
 
-    /// The timer has overflowed, or the configuration space has changed.
+    /// The timer has overflowed, a transaction has ended, or the configuration space has changed.
     fn poll(&mut self, cx: &mut DeviceContext) {
+        self.smbus.advance(cx.now);
         self.follow_config(cx);
         self.change(cx, |_, _| ());
     }
@@ -180,21 +225,26 @@ impl Device for Piix4Pm {
     fn reset(&mut self, cx: &mut DeviceContext, _kind: ResetKind) {
         self.config.lock().reset();
         self.apm = [0; 2];
+        self.smbus.reset();
         self.change(cx, |pm, now| *pm = AcpiPm::new(now));
         self.follow_config(cx);
     }
 
     fn state(&self) -> Piix4PmState {
-        Piix4PmState { config: self.config.lock().state(), pm: self.pm.lock().clone(), apm: self.apm }
+        let (config, pm) = (self.config.lock().state(), self.pm.lock().clone());
+        Piix4PmState { config, pm, apm: self.apm, smbus: self.smbus.clone() }
     }
 
     fn set_state(&mut self, state: Piix4PmState) {
         self.config.lock().set_state(&state.config);
         *self.pm.lock() = state.pm;
         self.apm = state.apm;
+        self.smbus = state.smbus;
+        self.smbus.sanitise();
     }
 
     fn restored(&mut self, cx: &mut DeviceContext) {
+        self.smbus.restored(cx.now);
         self.follow_config(cx);
         self.change(cx, |_, _| ());
     }
@@ -209,7 +259,7 @@ mod tests {
 
     #[test]
     fn block_is_decoded_where_firmware_puts_it() {
-        let pm = Piix4Pm::new(IrqLine::unconnected());
+        let pm = Piix4Pm::new(IrqLine::unconnected(), IrqLine::unconnected());
         let config = pm.config();
         let mut bench = Bench::new(pm);
         config.lock().write(PMBA, 4, BASE.into());
@@ -225,7 +275,7 @@ mod tests {
     }
 
     fn bench(world: &World, sci: IrqLine) -> (Bench<Piix4Pm>, FrontPanel) {
-        let pm = Piix4Pm::new(sci);
+        let pm = Piix4Pm::new(sci, IrqLine::unconnected());
         let panel = pm.front_panel();
         let mut bench = Bench::in_world(pm, world);
         bench.map(Space::Port, ports(BASE, 0x40), PM_TAG);

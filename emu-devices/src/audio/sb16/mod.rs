@@ -11,10 +11,11 @@
 //! exactly when its last sample ends. A channel that is masked makes the stream wait.
 //!
 //! Deliberately absent: the FM synthesiser (OPL3) at 2x0h to 2x3h, 2x8h, 2x9h and 388h to 38Bh: those ports read FFh, so
-//! that the detection by the synthesiser's timers fails as on a card without one (ARCHITECTURE.md says why); what MIDI
-//! bytes would play; the sound that is recorded, which is silence; DMA identification (E2h) and the CSP (commands 04h,
-//! 05h, 0Eh, 0Fh), whose parameters are swallowed; the tone controls, which are only stored. Speaker on and off (D1h,
-//! D3h) only change what D8h tells, as in DSP 4.xx; high-speed commands (90h to 99h) are ordinary ones there too.
+//! that the detection by the synthesiser's timers fails as on a card without one (ARCHITECTURE.md says why); what is behind the MIDI port:
+//! bytes that go there, through the DSP or the MPU-401, are played by nobody, and none ever come; the sound that is recorded, which is
+//! silence; the tone controls, which are only stored; and the CSP, whose socket is empty, as on most cards: its registers read FFh
+//! whatever is written. Speaker on and off (D1h, D3h) only change what D8h tells, as in DSP 4.xx; high-speed commands (90h to 99h) are
+//! ordinary ones there too. Commands that the guide does not list, 03h to 0Fh, E2h to E8h, F2h to F9h, follow what drivers expect.
 
 mod mixer;
 mod stream;
@@ -54,6 +55,7 @@ const ACKNOWLEDGE: u8 = 0xfe;
 mod status {
     pub const DMA_8: u8 = 0x01;
     pub const DMA_16: u8 = 0x02;
+    pub const MPU_401: u8 = 0x04;
 }
 
 /// The register that an access reaches.
@@ -109,6 +111,24 @@ impl Rate {
     }
 }
 
+/// DMA identification, command E2h: each answer is the last one plus the parameter XOR a key, which rotates. The data sheet of a
+/// compatible chip, ALS300 (Avance Logic), gives formulae for the first two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DmaIdentification {
+    /// The last answer.
+    pub answer: u8,
+    /// The key for the next parameter.
+    pub key: u8,
+    /// When DMA is tried again to take the answer, if it has not taken it.
+    pub waiting: Option<Instant>,
+}
+
+impl Default for DmaIdentification {
+    fn default() -> DmaIdentification {
+        DmaIdentification { answer: 0xaa, key: 0x96, waiting: None }
+    }
+}
+
 /// All guest-visible state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sb16State {
@@ -130,6 +150,8 @@ pub struct Sb16State {
     pub speaker: bool,
     /// Command E4h.
     pub test: u8,
+    /// Command E2h.
+    pub dma_identification: DmaIdentification,
     /// Pending interrupts, as the mixer shows them.
     pub pending: u8,
     /// 8-bit and 16-bit stream.
@@ -188,6 +210,7 @@ impl Sb16 {
             block: 0x800,
             speaker: false,
             test: 0,
+            dma_identification: DmaIdentification::default(),
             pending: 0,
             streams: Default::default(),
             dsp_midi: false,
@@ -231,6 +254,7 @@ impl Sb16 {
                 }
             }
         }
+        self.identify(cx);
         self.drive_irq();
     }
 
@@ -313,14 +337,27 @@ impl Sb16 {
         }
     }
 
-    /// DSP reset, after which it answers AAh.
+    /// Hands the answer of DMA identification to memory as soon as the channel takes it.
+    fn identify(&mut self, cx: &DeviceContext) {
+        if self.state.dma_identification.waiting.is_none_or(|at| at > cx.now) {
+            return;
+        }
+        let answer = [self.state.dma_identification.answer];
+        let moved = self.channel(0).map_or(0, |channel| channel.write_memory(cx.memory, &answer).bytes);
+        self.state.dma_identification.waiting = (moved == 0).then(|| cx.now.plus_nanos(LOOK));
+    }
+
+    /// DSP reset, after which it answers AAh. In MIDI UART mode it ends that mode, and the DSP goes on as before it: guide 5-3.
     fn reset_dsp(&mut self) {
         let s = &mut self.state;
         s.command.clear();
         s.output = VecDeque::from([READY]);
+        if std::mem::take(&mut s.dsp_midi) {
+            return;
+        }
         s.streams = Default::default();
+        s.dma_identification = DmaIdentification::default();
         s.pending &= !(status::DMA_8 | status::DMA_16);
-        s.dsp_midi = false;
         s.speaker = false;
     }
 
@@ -349,7 +386,10 @@ impl Sb16 {
         let block = self.state.block;
         const U8: Format = Format::Pcm8 { signed: false };
         match code {
-            0x0f => self.say(0),
+            // CSP status, version and registers.
+            0x03 | 0x08 | 0x0f => self.say(0xff),
+            // CSP mode, parameters and registers.
+            0x04 | 0x05 | 0x0e => {}
             0x10 => {
                 let gain = self.state.mixer.voice_gain();
                 let sample = f32::from((i16::from(byte(0)) - 0x80) << 8);
@@ -362,6 +402,8 @@ impl Sb16 {
             0x20 => self.say(0x80),
             0x24 => self.start_8(cx, U8, length, false, true),
             0x2c | 0x98 => self.start_8(cx, U8, block, true, true),
+            // MIDI input, for which a program waits, and by interrupt, for which it is called; output.
+            0x30..=0x33 | 0x38 => {}
             0x34..=0x37 => self.state.dsp_midi = true,
             0x40 => self.state.rate = Rate::TimeConstant(byte(0)),
             0x41 | 0x42 => self.state.rate = Rate::Hertz(u16::from_be_bytes([byte(0), byte(1)])),
@@ -395,12 +437,26 @@ impl Sb16 {
             0xda => self.state.streams[0].auto_init = false,
             0xe0 => self.say(!byte(0)),
             0xe1 => [4, 5].into_iter().for_each(|byte| self.say(byte)),
+            0xe2 => {
+                let id = &mut self.state.dma_identification;
+                id.answer = id.answer.wrapping_add(byte(0) ^ id.key);
+                id.key = id.key.rotate_right(2);
+                id.waiting = Some(cx.now);
+                self.identify(cx);
+            }
             0xe3 => COPYRIGHT.iter().for_each(|byte| self.say(*byte)),
             0xe4 => self.state.test = byte(0),
             0xe8 => self.say(self.state.test),
             0xf2 => self.state.pending |= status::DMA_8,
             0xf3 => self.state.pending |= status::DMA_16,
             0xf8 => self.say(0),
+            // The DSP's own memory, of which Creative's programs look at these bytes.
+            0xf9 => self.say(match byte(0) {
+                0x0e => 0xff,
+                0x0f => 0x07,
+                0x37 => 0x38,
+                _ => 0x00,
+            }),
             _ => tracing::debug!(target: "guest_errors", "sb16: command {code:#04x} does nothing"),
         }
     }
@@ -457,11 +513,14 @@ impl Sb16 {
             (Register::MpuStatus, 0xff) => {
                 s.mpu_uart = false;
                 s.mpu_output = VecDeque::from([ACKNOWLEDGE]);
+                s.pending &= !status::MPU_401;
             }
             (Register::MpuStatus, 0x3f) if !s.mpu_uart => {
                 s.mpu_uart = true;
                 s.mpu_output.clear();
                 s.mpu_output.push_back(ACKNOWLEDGE);
+                // Guide 5-9: an interrupt, which a read of the data port ends.
+                s.pending |= status::MPU_401;
             }
             // MIDI that nobody plays.
             _ => {}
@@ -472,7 +531,7 @@ impl Sb16 {
 /// Parameter bytes of a DSP command.
 fn parameters(code: u8) -> usize {
     match code {
-        0x04 | 0x0f | 0x10 | 0x38 | 0x40 | 0xe0 | 0xe2 | 0xe4 => 1,
+        0x04 | 0x08 | 0x0f | 0x10 | 0x38 | 0x40 | 0xe0 | 0xe2 | 0xe4 | 0xf9 => 1,
         0x05 | 0x0e | 0x14..=0x17 | 0x24 | 0x41 | 0x42 | 0x48 | 0x74..=0x77 | 0x80 => 2,
         0xb0..=0xcf => 3,
         _ => 0,
@@ -517,7 +576,10 @@ impl Device for Sb16 {
                 self.state.pending &= !status::DMA_16;
                 0xff
             }
-            Register::MpuData => self.state.mpu_output.pop_front().unwrap_or(0xff),
+            Register::MpuData => {
+                self.state.pending &= !status::MPU_401;
+                self.state.mpu_output.pop_front().unwrap_or(0xff)
+            }
             // Bit 7 set: nothing to read; bit 6 clear: ready for data.
             Register::MpuStatus => {
                 if self.state.mpu_output.is_empty() {
@@ -553,8 +615,8 @@ impl Device for Sb16 {
 
     fn poll_at(&self) -> Option<Instant> {
         let running = self.state.streams.iter().filter(|s| s.active && !s.paused);
-        let next = running.map(|s| s.block_end().min(s.time(1, 0).saturating_add(LOOK))).min();
-        next.map(Instant)
+        let next = running.map(|s| Instant(s.block_end().min(s.time(1, 0).saturating_add(LOOK)))).min();
+        next.into_iter().chain(self.state.dma_identification.waiting).min()
     }
 
     fn poll(&mut self, cx: &mut DeviceContext) {
@@ -577,6 +639,7 @@ impl Device for Sb16 {
         state.output.truncate(64);
         state.mpu_output.truncate(1);
         state.block = state.block.clamp(1, 0x1_0000);
+        state.pending &= status::DMA_8 | status::DMA_16 | status::MPU_401;
         state.streams.iter_mut().for_each(Stream::sanitise);
         self.state = state;
     }
@@ -587,6 +650,8 @@ impl Device for Sb16 {
                 stream.restart(cx.now.nanos());
             }
         }
+        let waiting = &mut self.state.dma_identification.waiting;
+        *waiting = waiting.map(|at| at.min(cx.now.plus_nanos(LOOK)));
         self.drive_irq();
     }
 }

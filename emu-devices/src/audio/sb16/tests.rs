@@ -95,6 +95,76 @@ fn dsp_identifies_itself() {
     assert!(text.starts_with(b"COPYRIGHT (C) CREATIVE") && text.ends_with(b"\0"));
 }
 
+/// What DMA identification makes of parameters after a reset.
+fn identification(rig: &mut Rig, parameters: &[u8]) -> Vec<u8> {
+    rig.card.out8(0x226, 1);
+    rig.card.out8(0x226, 0);
+    assert_eq!(rig.say(), Some(0xaa));
+    rig.program_dma(1, parameters.len());
+    // From the device to memory, once.
+    rig.dma.out8(0x0b, 0x45);
+    parameters.iter().for_each(|byte| rig.command(&[0xe2, *byte]));
+    let mut answers = vec![0; parameters.len()];
+    rig.card.world.memory().read(0x1_0000, &mut answers);
+    answers
+}
+
+#[test]
+fn dma_identification_answers_as_the_chips_data_sheets_say() {
+    let mut rig = Rig::new();
+    for b in 0..=255u8 {
+        // ALS300 data sheet, E2h: the formula for the first answer.
+        let bit = |n: u8| b >> n & 1;
+        let first = ((b >> 5) + 1).wrapping_mul(0x40).wrapping_add(bit(3) * 0x10 + bit(0) * 2).wrapping_sub(b);
+        assert_eq!(identification(&mut rig, &[b]), [first], "{b:#x}");
+    }
+    assert_eq!(identification(&mut rig, &[0, 0, 0, 0, 0]), [0x40, 0xe5, 0x4e, 0xa8, 0x3e]);
+}
+
+#[test]
+fn dma_identification_waits_for_its_channel() {
+    let mut rig = Rig::new();
+    rig.put(&[0x77]);
+    rig.command(&[0xe2, 0]);
+    rig.run(50);
+    rig.program_dma(1, 1);
+    rig.dma.out8(0x0b, 0x45);
+    rig.run(3);
+    let mut byte = [0];
+    rig.card.world.memory().read(0x1_0000, &mut byte);
+    assert_eq!((byte, rig.card.device.poll_at()), ([0x40], None));
+}
+
+#[test]
+fn csp_is_not_found_on_an_empty_socket() {
+    let mut rig = Rig::new();
+    // As drivers look for it: parameter, register 83h as it is, inverted, and as it was; version.
+    rig.command(&[0x05, 0x00, 0x00, 0x0f, 0x83, 0x0e, 0x83, 0x00, 0x0f, 0x83]);
+    assert_eq!((rig.say(), rig.say(), rig.say()), (Some(0xff), Some(0xff), None));
+    rig.command(&[0x04, 0xfc, 0x08, 0x03, 0x03]);
+    assert_eq!((rig.say(), rig.say(), rig.say()), (Some(0xff), Some(0xff), None));
+    // The bytes after them are commands again.
+    rig.command(&[0xf9, 0x0f, 0xe0, 0x0f]);
+    assert_eq!((rig.say(), rig.say()), (Some(0x07), Some(0xf0)));
+}
+
+#[test]
+fn midi_through_the_dsp_goes_nowhere_and_reset_ends_uart_mode_only() {
+    let mut rig = Rig::new();
+    rig.command(&[0xd1, 0x38, 0xd3, 0x30, 0x31, 0x31, 0xd8]);
+    assert_eq!((rig.say(), rig.say()), (Some(0xff), None));
+    rig.command(&[0x34, 0xd3, 0xe1, 0x90, 0x40]);
+    assert_eq!(rig.say(), None);
+    rig.card.out8(0x226, 1);
+    rig.card.out8(0x226, 0);
+    rig.command(&[0xd8]);
+    assert_eq!((rig.say(), rig.say(), rig.say()), (Some(0xaa), Some(0xff), None));
+    rig.card.out8(0x226, 1);
+    rig.card.out8(0x226, 0);
+    rig.command(&[0xd8]);
+    assert_eq!((rig.say(), rig.say()), (Some(0xaa), Some(0x00)));
+}
+
 #[test]
 fn interrupts_are_triggered_shown_and_acknowledged_apart() {
     let mut rig = Rig::new();
@@ -252,7 +322,10 @@ fn mpu_401_acknowledges_uart_mode() {
     let mut rig = Rig::new();
     assert_eq!(rig.card.in8(0x331) & 0x80, 0x80);
     rig.card.out8(0x331, 0x3f);
-    assert_eq!((rig.card.in8(0x331), rig.card.in8(0x330)), (0x3f, 0xfe));
+    rig.card.out8(0x224, 0x82);
+    assert_eq!((rig.card.in8(0x331), rig.card.in8(0x225), rig.irq.take_rises(5)), (0x3f, 0x04, 1));
+    assert_eq!((rig.card.in8(0x330), rig.card.in8(0x225)), (0xfe, 0x00));
+    assert_eq!(rig.irq.take().iter().map(|change| change.high).collect::<Vec<_>>(), [false]);
     rig.card.out8(0x330, 0x90);
     assert_eq!(rig.card.in8(0x331), 0xbf);
     rig.card.out8(0x331, 0xff);
