@@ -120,7 +120,7 @@ fn int15_moves_extended_memory_and_switches_a20() {
 #[test]
 fn int15_tells_what_it_has_not_got() {
     let Some(words) = run(|p| {
-        for function in [0x4100, 0x8900, 0xFF00] {
+        for function in [0x4100, 0xD800, 0xFF00] {
             p.call(0x15, function)?;
             p.report_carry()?;
             p.report_eax()?;
@@ -139,6 +139,31 @@ fn int15_tells_what_it_has_not_got() {
         return;
     };
     assert_eq!(words, [1, 0x8600, 1, 0x8600, 1, 0x8600, 1, 0x4F1E, 0]);
+}
+
+/// IRQ 9 is IRQ 2 for software, and the coprocessor's error INT 02h.
+#[test]
+fn interrupts_of_the_second_controller_reach_old_vectors() {
+    let Some(words) = run(|p| {
+        // inc dword [BUFFER]; iret, with CS = 0.
+        let handler = [&[0x66, 0x2E, 0xFF, 0x06][..], &(BUFFER as u16).to_le_bytes(), &[0xCF]].concat();
+        p.0.mov(dword_ptr(BUFFER), 0)?;
+        for (at, byte) in handler.iter().enumerate() {
+            p.0.mov(byte_ptr(BUFFER + 0x10 + at as u32), u32::from(*byte))?;
+        }
+        for (old, new) in [(0x02u32, 0x75u32), (0x0A, 0x71)] {
+            p.0.push(dword_ptr(old * 4))?;
+            p.0.mov(dword_ptr(old * 4), BUFFER + 0x10)?;
+            p.0.int(new)?;
+            p.0.pop(dword_ptr(old * 4))?;
+            p.0.mov(eax, dword_ptr(BUFFER))?;
+            p.report_eax()?;
+        }
+        Ok(())
+    }) else {
+        return;
+    };
+    assert_eq!(words, [1, 2]);
 }
 
 #[test]

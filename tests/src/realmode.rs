@@ -31,6 +31,8 @@ pub struct Registers {
     pub ds: u16,
     /// Of the result only.
     pub flags: u16,
+    /// The upper halves of EAX, EBX, ECX, EDX.
+    pub high: [u16; 4],
 }
 
 /// What the program does.
@@ -86,7 +88,12 @@ const RESULT: u32 = 0xF000;
 const RESUME: u32 = 0xF020;
 /// `int n; ret`.
 const STUB: u32 = 0xF040;
-const REGISTERS: u32 = 9;
+/// Words of registers of a call; of what comes of it, which are one more, with the flags.
+const REGISTERS: u32 = 13;
+const RESULTS: u32 = 14;
+/// Where the upper halves are in them.
+const HIGH: u32 = 9;
+const HIGH_RESULTS: u32 = 10;
 
 impl Step {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -95,6 +102,7 @@ impl Step {
             Step::Call { interrupt, registers: r } => {
                 out.extend([OP_CALL, *interrupt]);
                 words(out, &[r.ax, r.bx, r.cx, r.dx, r.si, r.di, r.bp, r.es, r.ds]);
+                words(out, &r.high);
             }
             Step::Dump { segment, offset, length } => {
                 out.push(OP_DUMP);
@@ -112,7 +120,7 @@ impl Step {
     /// Bytes that the step writes to the console.
     fn length(&self) -> usize {
         match self {
-            Step::Call { .. } => 20,
+            Step::Call { .. } => 2 * RESULTS as usize,
             Step::Dump { length, .. } => usize::from(*length),
             Step::Poke { .. } => 0,
             Step::Screen => 1,
@@ -133,6 +141,7 @@ impl Step {
                 es: word(7),
                 ds: word(8),
                 flags: word(9),
+                high: [10, 11, 12, 13].map(word),
             }),
             Step::Dump { .. } => Value::Bytes(bytes.to_vec()),
             Step::Poke { .. } | Step::Screen => Value::Nothing,
@@ -238,30 +247,39 @@ fn program() -> Result<Vec<u8>, IcedError> {
     a.mov(byte_ptr(STUB + 1), al)?;
     a.lea(ax, word_ptr(si + 2 * REGISTERS))?;
     a.mov(word_ptr(RESUME), ax)?;
+    a.push(word_ptr(si + 2 * HIGH))?;
     a.push(word_ptr(si))?;
     a.push(word_ptr(si + 16))?;
-    a.mov(bx, word_ptr(si + 2))?;
-    a.mov(cx, word_ptr(si + 4))?;
-    a.mov(dx, word_ptr(si + 6))?;
+    for (index, (wide, low)) in [(ebx, bx), (ecx, cx), (edx, dx)].into_iter().enumerate() {
+        let index = index as u32 + 1;
+        a.mov(low, word_ptr(si + 2 * (HIGH + index)))?;
+        a.shl(wide, 16)?;
+        a.mov(low, word_ptr(si + 2 * index))?;
+    }
     a.mov(di, word_ptr(si + 10))?;
     a.mov(bp, word_ptr(si + 12))?;
     a.mov(es, word_ptr(si + 14))?;
     a.mov(si, word_ptr(si + 8))?;
     a.pop(ds)?;
-    a.pop(ax)?;
+    a.pop(eax)?;
+    // Flags that are always the same: some services return the caller's.
+    a.cmp(ax, ax)?;
     a.call(u64::from(STUB))?;
     for (index, register) in [ax, bx, cx, dx, si, di, bp].into_iter().enumerate() {
         a.mov(word_ptr(RESULT + 2 * index as u32).cs(), register)?;
     }
     a.pushf()?;
-    a.pop(ax)?;
-    a.mov(word_ptr(RESULT + 18).cs(), ax)?;
+    a.pop(word_ptr(RESULT + 18).cs())?;
+    for (index, (wide, low)) in [(eax, ax), (ebx, bx), (ecx, cx), (edx, dx)].into_iter().enumerate() {
+        a.shr(wide, 16)?;
+        a.mov(word_ptr(RESULT + 2 * (HIGH_RESULTS + index as u32)).cs(), low)?;
+    }
     a.mov(word_ptr(RESULT + 14).cs(), es)?;
     a.mov(word_ptr(RESULT + 16).cs(), ds)?;
     a.mov(ax, cs)?;
     a.mov(ds, ax)?;
     a.mov(si, RESULT)?;
-    a.mov(cx, 20)?;
+    a.mov(cx, 2 * RESULTS)?;
     a.set_label(&mut report)?;
     a.cld()?;
     a.mov(dx, REPORT)?;

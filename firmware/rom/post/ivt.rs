@@ -58,13 +58,29 @@ pub fn emit_table(rom: &mut Rom) {
         out_byte(0x20, 0x20);
         pop(ax);
         iret();
+        // IRQ 9, to which software connects as if it were IRQ 2; and the coprocessor's error, which is INT 02h for programs of the PC.
+        label("irq.second");
+        push(ax);
+        out_byte(0xA0, 0x20);
+        pop(ax);
+        int(0x0A);
+        iret();
+        label("irq.coprocessor");
+        push(ax);
+        out_byte(0xF0, 0);
+        out_byte(0xA0, 0x20);
+        out_byte(0x20, 0x20);
+        pop(ax);
+        int(0x02);
+        iret();
         align(2);
         label("ivt.table");
     }
     let masters = (0x08..0x10).map(|number| (number, "irq.master".to_owned()));
     let slaves = (0x70..0x78).map(|number| (number, "irq.slave".to_owned()));
+    let redirected = [(0x71, "irq.second".to_owned()), (0x75, "irq.coprocessor".to_owned())];
     // Registered handlers come last and so win.
-    for (number, symbol) in masters.chain(slaves).chain(rom.vectors()) {
+    for (number, symbol) in masters.chain(slaves).chain(redirected).chain(rom.vectors()) {
         asm! { rom; dw(&[u16::from(number), rom.offset(&symbol), rom.segment(&symbol)]); }
     }
     asm! { rom; dw(&[0xFFFF]); }

@@ -14,7 +14,7 @@
 //! | 86 | wait | CX:DX microseconds | |
 //! | 87 | move extended memory | CX words, ES:SI six descriptors | AH = 0 |
 //! | 88 | extended memory | | AX = KiB above 1 MiB, below 64 MiB |
-//! | 89 | enter protected mode | | CF, AH = 86h |
+//! | 89 | enter protected mode | ES:SI eight descriptors, BL, BH vectors of IRQs 0 and 8 | AH = 0, in protected mode |
 //! | C0 | configuration | | ES:BX table |
 //! | C1 | EBDA | | ES = segment |
 //! | C2.. | pointing device: `mouse.rs` | | |
@@ -22,7 +22,7 @@
 //! | E820 | memory map | EDX = "SMAP", EBX = 0 or as returned, ECX >= 20, ES:DI buffer | EAX = "SMAP", EBX = next or 0, ECX = 20 |
 //! | others | | | CF set, AH = 86h |
 //!
-//! Sources: IBM PS/2 and PC BIOS Interface Technical Reference; ACPI 6.5, 15.1 (E820); IBM PC/AT Technical Reference (87h).
+//! Sources: IBM PS/2 and PC BIOS Interface Technical Reference; ACPI 6.5, 15.1 (E820); IBM PC/AT Technical Reference (87h, 89h).
 
 use crate::rom::asm::*;
 use crate::rom::layout::bda;
@@ -61,6 +61,7 @@ pub fn emit(rom: &mut Rom) {
             (0x86, "int15.wait"),
             (0x87, "int15.move"),
             (0x88, "int15.extended"),
+            (0x89, "int15.protect"),
             (0x90, "service.ok_ah0"),
             (0x91, "service.ok_ah0"),
             (0xC0, ".configuration"),
@@ -88,6 +89,7 @@ pub fn emit(rom: &mut Rom) {
     sizes(rom);
     map(rom);
     move_block(rom);
+    protect(rom);
 }
 
 fn a20(rom: &mut Rom) {
@@ -334,5 +336,56 @@ fn move_block(rom: &mut Rom) {
         pop(ax);
         out(0x92, al);
         jmp("service.ok_ah0");
+    }
+}
+
+/// Function 89h. The caller's descriptors are: none, GDT, IDT, DS, ES, SS, CS, and one for the BIOS to fill in. The stack goes on where it is,
+/// which is where the caller has SS's descriptor begin.
+fn protect(rom: &mut Rom) {
+    const CODE: u32 = 0x30;
+    const BIOS: u16 = 0x38;
+    asm! { rom;
+        label("int15.protect");
+        cli();
+        in_byte(0x92);
+        or(al, 2);
+        and(al, 0xFE);
+        out(0x92, al);
+        // The interrupt controllers get their vectors, and let nothing through.
+        out_byte(0x20, 0x11);
+        out_byte(0xA0, 0x11);
+        mov(al, bl);
+        out(0x21, al);
+        mov(al, bh);
+        out(0xA1, al);
+        out_byte(0x21, 0x04);
+        out_byte(0xA1, 0x02);
+        out_byte(0x21, 0x01);
+        out_byte(0xA1, 0x01);
+        out_byte(0x21, 0xFF);
+        out_byte(0xA1, 0xFF);
+        mov(dword_ptr(si + i32::from(BIOS)).es(), 0xFFFF);
+        mov(dword_ptr(si + i32::from(BIOS) + 4).es(), 0x0000_9B0F);
+        mov(frame::cs(), CODE);
+        mov(frame::ah(), 0);
+        // 24 bits of their bases count, as they are in descriptors.
+        lgdt(ptr(si + 0x08).es());
+        lidt(ptr(si + 0x10).es());
+        mov(eax, cr0);
+        or(al, 1);
+        mov(cr0, eax);
+        jmp_far_to(BIOS, u32::from(rom.offset(".protected")));
+        label(".protected");
+        mov(ax, 0x18);
+        mov(ds, ax);
+        mov(ax, 0x20);
+        mov(es, ax);
+        mov(ax, 0x28);
+        mov(ss, ax);
+        popad();
+        // Past the caller's ES and DS, which were segments; the flags go with the return address.
+        add(sp, 4);
+        clc();
+        db(&[0xCA, 2, 0]);
     }
 }

@@ -159,8 +159,20 @@ pub fn emit(rom: &mut Rom) {
         jmp("service.ok_ah0");
 
         label(".pci");
+        cmp(al, 0x01);
+        jne(".call");
+        mov(frame::edi(), rom.linear("bios32.pci"));
+        label(".call");
         call("pci.bios");
-        mov(frame::eax(), eax);
+        // The installation check returns AL, too.
+        mov(frame::ah(), ah);
+        jc(".returned");
+        cmp(frame::al(), 0x01);
+        jne(".kept");
+        mov(frame::al(), al);
+        label(".kept");
+        clc();
+        label(".returned");
         mov(frame::ebx(), ebx);
         mov(frame::ecx(), ecx);
         mov(frame::edx(), edx);

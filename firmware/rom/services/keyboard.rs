@@ -9,6 +9,7 @@
 //! | 05 | store a key | CX | AL = 0, or 1 if the buffer is full |
 //! | 09 | what there is | | AL = 30h: 0Ah, 10h to 12h |
 //! | 0A | keyboard identifier | | BX = 41ABh |
+//! | 6F | AL = 08: whether the keyboard is an extended one of HP's | | AH = 2: it is not |
 //! | 92 | whether 10h to 12h are there, as DOS's KEYB asks | | AH = 80h: they are |
 //! | 12 | extended shift state | | AL = 40:17, AH = both Ctrl and Alt keys and locks |
 //!
@@ -510,11 +511,17 @@ fn services(rom: &mut Rom) {
             (0x09, ".functions"),
             (0x0A, ".identifier"),
             (0x12, ".extended"),
+            (0x6F, ".vendor"),
             (0x92, ".capability"),
         ]);
         jmp("service.done");
         vector(0x16, "int16");
 
+        label(".vendor");
+        cmp(al, 0x08);
+        jne("service.done");
+        mov(frame::ah(), 2);
+        jmp("service.done");
         label(".capability");
         mov(frame::ah(), 0x80);
         jmp("service.done");

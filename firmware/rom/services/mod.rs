@@ -36,5 +36,6 @@ pub fn emit(rom: &mut Rom) {
 
 /// Services for 32-bit code.
 pub fn emit_flat(rom: &mut Rom) {
+    apm::emit_flat(rom);
     pci_bios::emit_flat(rom);
 }

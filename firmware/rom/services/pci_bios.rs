@@ -7,13 +7,14 @@
 //! | 03 | find class | ECX class code, SI index | BX |
 //! | 08, 09, 0A | read configuration byte, word, dword | BX, DI register | CL, CX, ECX |
 //! | 0B, 0C, 0D | write | BX, DI, CL, CX, ECX | |
+//! | 0E | routing options | ES:(E)DI = size of a buffer (word), its far address | the `$PIR` table's entries, their size, BX = 0: no IRQ is PCI's alone |
 //! | others | | | AH = 81h |
 //!
-//! AH is 0, 81h (function not supported), 83h (bad vendor), 86h (device not found) or 87h (bad register); CF is set unless it is 0. PCI BIOS Specification
-//! 2.1; Standard BIOS 32-bit Service Directory Proposal 0.4. The code is written once and assembled for both. Absent: special cycles, routing options (the
-//! `$PIR` table tells them), buses other than the first.
+//! AH is 0, 81h (function not supported), 83h (bad vendor), 86h (device not found), 87h (bad register) or 89h (buffer too small); CF is set unless it is 0. PCI BIOS Specification
+//! 2.1; Standard BIOS 32-bit Service Directory Proposal 0.4. The code is written once and assembled for both. Absent: special cycles, setting
+//! an interrupt's route, buses other than the first. In real mode 01 returns the 32-bit entry point in EDI, too.
 
-use super::pnp::close;
+use super::pnp::{ROUTING_SIZE, close};
 use crate::rom::asm::*;
 
 const VERSION: u32 = 0x0210;
@@ -22,6 +23,7 @@ const UNSUPPORTED: u32 = 0x81;
 const BAD_VENDOR: u32 = 0x83;
 const NOT_FOUND: u32 = 0x86;
 const BAD_REGISTER: u32 = 0x87;
+const BUFFER_TOO_SMALL: u32 = 0x89;
 /// The directory's services: "$PCI"; and its answer for others.
 const PCI_SERVICE: u32 = u32::from_le_bytes(*b"$PCI");
 const NO_SERVICE: u32 = 0x80;
@@ -82,6 +84,7 @@ fn functions(rom: &mut Rom, name: &str) {
             (0x0B, ".write_byte"),
             (0x0C, ".write_word"),
             (0x0D, ".write_dword"),
+            (0x0E, ".routing"),
         ]);
         mov(ah, UNSUPPORTED);
         label(".fail");
@@ -214,6 +217,14 @@ fn functions(rom: &mut Rom, name: &str) {
         clc();
         ret();
 
+        label(".routing");
+    }
+    if rom.bits() == 32 {
+        routing32(rom)
+    } else {
+        routing16(rom)
+    }
+    asm! { rom;
         // Selects register DI of function BX; DX = the port to reach it by. Changes EAX.
         label(".address");
         movzx(eax, bx);
@@ -227,6 +238,61 @@ fn functions(rom: &mut Rom, name: &str) {
         mov(dx, di);
         and(dx, 3);
         add(dx, 0xCFC);
+        ret();
+    }
+}
+
+fn routing16(rom: &mut Rom) {
+    asm! { rom;
+        mov(bx, 0);
+        push(cx);
+        mov(cx, ROUTING_SIZE);
+        xchg(word_ptr(di).es(), cx);
+        cmp(cx, ROUTING_SIZE);
+        pop(cx);
+        mov(ah, BUFFER_TOO_SMALL);
+        jb(".fail");
+        pushad();
+        push(es);
+        les(di, dword_ptr(di + 2).es());
+        mov(si, u32::from(rom.offset("pci.routing.entries")));
+        mov(cx, ROUTING_SIZE);
+        cld();
+        db(&[0x2E, 0xF3, 0xA4]);
+        pop(es);
+        popad();
+        mov(ah, 0);
+        clc();
+        ret();
+    }
+}
+
+/// The code is wherever the caller has mapped it, and the table as far from it as ever.
+fn routing32(rom: &mut Rom) {
+    let distance = rom.linear("pci.routing.entries").wrapping_sub(rom.linear(".here"));
+    asm! { rom;
+        mov(bx, 0);
+        push(ecx);
+        mov(cx, ROUTING_SIZE);
+        xchg(word_ptr(edi).es(), cx);
+        cmp(cx, ROUTING_SIZE);
+        pop(ecx);
+        mov(ah, BUFFER_TOO_SMALL);
+        jb(".fail");
+        pushad();
+        push(es);
+        call(".here");
+        label(".here");
+        pop(esi);
+        add(esi, distance as i32);
+        les(edi, fword_ptr(edi + 2).es());
+        mov(ecx, ROUTING_SIZE);
+        cld();
+        db(&[0x2E, 0xF3, 0xA4]);
+        pop(es);
+        popad();
+        mov(ah, 0);
+        clc();
         ret();
     }
 }

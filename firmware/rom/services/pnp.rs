@@ -14,6 +14,10 @@ const FIRST_LINK: u8 = 0x60;
 const IRQS: u16 = 0xDEF8;
 /// Devices with an entry: all but the host bridge.
 const DEVICES: std::ops::Range<u8> = 1..32;
+/// Bytes of the routing table's header and of an entry; of all entries.
+const ROUTING_HEADER: u16 = 32;
+const ROUTING_ENTRY: u16 = 16;
+pub const ROUTING_SIZE: u32 = ROUTING_ENTRY as u32 * (DEVICES.end - DEVICES.start) as u32;
 
 pub fn emit(rom: &mut Rom) {
     let entry = rom.offset("pnp.entry");
@@ -33,7 +37,7 @@ pub fn emit(rom: &mut Rom) {
 
     let mut routing = Vec::new();
     routing.extend(b"$PIR\x00\x01");
-    routing.extend((32 + 16 * DEVICES.len() as u16).to_le_bytes());
+    routing.extend((ROUTING_HEADER + ROUTING_SIZE as u16).to_le_bytes());
     // The router's bus and function, no IRQ exclusive to PCI.
     routing.extend([0, ROUTER, 0, 0]);
     routing.extend(COMPATIBLE.to_le_bytes());
@@ -57,7 +61,9 @@ pub fn emit(rom: &mut Rom) {
         db(&header);
         align(16);
         label("pci.routing");
-        db(&routing);
+        db(&routing[..usize::from(ROUTING_HEADER)]);
+        label("pci.routing.entries");
+        db(&routing[usize::from(ROUTING_HEADER)..]);
     }
 }
 

@@ -619,6 +619,8 @@ fn emit_lines(rom: &mut Rom) {
         add(eax, ecx);
         dec(eax);
         div(ecx);
+        cmp(eax, 0xFFFF);
+        ja("vbe.fail");
         mov(cx, ax);
         label(".dots");
         push(cx);
@@ -627,9 +629,18 @@ fn emit_lines(rom: &mut Rom) {
         pop(cx);
         cmp(cx, ax);
         jb("vbe.fail");
-        // A line of planes is whole bytes; and the lines of the screen must fit.
-        add(cx, 7);
-        and(cx, -8);
+        // A line of planes is whole bytes; dots and bytes of a line are told in 16 bits; and the lines of the screen must fit.
+        movzx(ecx, cx);
+        add(ecx, 7);
+        and(ecx, -8);
+        cmp(ecx, 0xFFFF);
+        ja("vbe.fail");
+        mov(eax, ecx);
+        movzx(edx, si);
+        imul_2(eax, edx);
+        shr(eax, 3);
+        cmp(eax, 0xFFFF);
+        ja("vbe.fail");
         push(cx);
         call(".lines");
         push(ax);
@@ -659,7 +670,7 @@ fn emit_lines(rom: &mut Rom) {
         shr(eax, 3);
         mov(frame::bx(), ax);
         jmp("vbe.ok");
-        // As wide as memory is for the screen's height, at most what 16 bits of bytes say.
+        // As wide as memory is for the screen's height, at most what 16 bits of bytes and of dots say.
         label(".most");
         mov(al, dispi::YRES);
         call("dispi.read");
@@ -682,6 +693,10 @@ fn emit_lines(rom: &mut Rom) {
         jbe(".fits");
         mov(eax, edx);
         label(".fits");
+        cmp(eax, 0xFFF8);
+        jbe(".few");
+        mov(ax, 0xFFF8u32);
+        label(".few");
         and(ax, -8);
         mov(cx, ax);
         jmp(".answer");
@@ -753,6 +768,14 @@ fn emit_dac(rom: &mut Rom) {
         label("vbe.dac_width");
         cmp(bl, 1);
         ja("vbe.fail");
+        // Direct colours have no use for it (VBE 3.0, 4.11).
+        cmp(word_ptr(own::VBE_MODE), 0);
+        je(".palette");
+        mov(al, dispi::BPP);
+        call("dispi.read");
+        cmp(al, 8);
+        ja("vbe.bank.linear");
+        label(".palette");
         mov(al, dispi::ENABLE);
         call("dispi.read");
         cmp(bl, 1);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const QEMU: &str = "qemu-system-x86_64";
 /// The console that the ROMs report to, and the port that ends the run.
 const REPORT: u16 = 0x402;
-const EXIT: u32 = 0xF4;
+pub const EXIT: u32 = 0xF4;
 /// Where programs may write (segment 0).
 pub const BUFFER: u32 = 0x5000;
 

@@ -1,7 +1,7 @@
 //! INT 13h, disks: which drive, which function; hard disks and CD-ROM drives. Floppy drives' functions are in `floppy`.
 //!
 //! Drives 00h and 01h are floppy drives, 80h and up hard disks in the order in which `ata` finds them, E0h and up CD-ROM drives.
-//! After a boot from a CD with an image (`eltorito`), the image is 00h or 80h and the real drives follow.
+//! After a boot from a CD with an image (`eltorito`), the image is 00h or 80h and the real drives follow. INT 40h has the real diskette drives.
 //!
 //! | AH | hard disk |
 //! |---|---|
@@ -71,6 +71,13 @@ fn entry(rom: &mut Rom) {
         mov(frame::dx(), 0);
         jmp("service.fail");
         vector(0x13, "int13");
+
+        // Diskette drives alone, and those that are there, as programs call them that get round what hooks INT 13h.
+        service("int40");
+        sti();
+        mov(ds, word_ptr(bda::EBDA));
+        jmp("floppy.function");
+        vector(0x40, "int40");
 
         // The record of drive DL, in SI. CF if there is none. Changes BX.
         label("disk.find");
