@@ -154,6 +154,12 @@ fn linux_cd(bios: Firmware, arch: &str, name: &str) {
         };
         step("echo $((6 * 7)) on $(uname -m)", if arch == "amd64" { "42 on x86_64" } else { "42 on i686" })?;
         step("echo timers: $(dmesg | grep -c 'ACPI: PM-Timer')", "timers: 1")?;
+        // Firmware tells its own name, and the machine's defaults.
+        let vendor = match (bios, machine()?) {
+            (Firmware::BuiltIn, Machine::Emu(_)) => "dmi: emu",
+            _ => "dmi: SeaBIOS",
+        };
+        step("echo dmi: $(cat /sys/class/dmi/id/bios_vendor)", vendor)?;
         step("echo complaints: $(dmesg | grep -c -e 'ACPI.*[Ee]rror' -e BUG:)", "complaints: 0")?;
         step("poweroff -f", "reboot: Power down")?;
         let status = guest.wait()?;
@@ -202,10 +208,18 @@ fn linux_through(bios: Firmware, arch: &str, name: &str) {
         }
         command.args(["-m", "512", "-append", "console=ttyS0 quiet panic=-1", "-kernel"]);
         command.arg(cached(arch, "linux")?).arg("-initrd").arg(cached(arch, "busybox.cpio")?);
+        let uuid = "12345678-9abc-def0-1234-56789abcdef0";
+        command.args(["-uuid", uuid, "-smbios", "type=0,vendor=Boots"]);
+        command.args(["-smbios", "type=1,manufacturer=Acme,product=Road,,runner", "-smbios", "type=3,serial=C 77"]);
         let mut guest = Guest::start(&mut command, LINUX_LIMIT)?;
         guest.expect("emu# ")?;
         guest.send_line("echo $((6 * 7)) on $(uname -m)")?;
         guest.expect(if arch == "amd64" { "42 on x86_64" } else { "42 on i686" })?;
+        guest.expect("emu# ")?;
+        guest.send_line(
+            "cd /sys/class/dmi/id; echo dmi: $(cat bios_vendor sys_vendor product_name product_uuid chassis_serial)",
+        )?;
+        guest.expect(&format!("dmi: Boots Acme Road,runner {uuid} C 77"))?;
         guest.expect("emu# ")?;
         guest.send_line("poweroff -f")?;
         guest.expect("reboot: Power down")?;
