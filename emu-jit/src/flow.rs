@@ -51,6 +51,8 @@ pub struct Flow {
     pub uses: Registers,
     /// XMM registers that any block uses.
     pub vector_uses: Registers,
+    /// Something in it computes by the host's FPU.
+    pub computes: bool,
     /// Blocks behind calls that the region follows: where its returns probably lead.
     pub return_sites: Vec<usize>,
 }
@@ -128,7 +130,8 @@ fn facts(info: &mut InstructionInfoFactory, key: ModeKey, insn: &Insn, bytes: &[
         || partly
         || iced.rflags_read() & FLAGS != 0
         || iced.stack_pointer_increment() != 0
-        || crate::lower::is_foreign(key, insn);
+        || crate::lower::is_foreign(key, insn)
+        || crate::lower::sse::may_leave(insn);
     facts
 }
 
@@ -181,5 +184,7 @@ pub fn analyse(source: &Source) -> Flow {
         // A block that neither needs nor sets them hands them on; and where that leaves the region, all has to be right.
         block.flags_in = decisive.is_none_or(|facts| facts.needs_flags);
     }
-    Flow { blocks, uses, vector_uses, return_sites }
+    let computes =
+        source.blocks.iter().flat_map(|block| &block.insns).any(|insn| crate::lower::sse::computes(source.mode, insn));
+    Flow { blocks, uses, vector_uses, computes, return_sites }
 }

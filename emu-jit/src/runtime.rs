@@ -7,6 +7,7 @@
 use emu_core::decode::insn::Insn;
 use emu_core::exec::Vcpu;
 use emu_core::exec::region::{Code, Compiled};
+use emu_core::softfloat::sse::mxcsr;
 use memmap2::{Mmap, MmapMut};
 use std::time::Duration;
 
@@ -32,6 +33,161 @@ pub extern "C" fn set_cf_of(cpu: &mut Vcpu, bits: u64) -> u64 {
 /// Replaces CF of the flags in the vCPU.
 pub extern "C" fn set_carry(cpu: &mut Vcpu, carry: u64) -> u64 {
     cpu.state.flags.set_cf(carry != 0);
+    0
+}
+
+/// The host's FPU as the guest's: MXCSR, and operations that CLIF does not have. All exceptions are masked.
+#[cfg(target_arch = "x86_64")]
+mod host {
+    use emu_core::cpu::xmm::Xmm;
+    use std::arch::asm;
+    use std::arch::x86_64::__m128i;
+
+    pub fn control() -> u32 {
+        let mut value = 0u32;
+        // SAFETY: it writes the four bytes that it is given.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack, preserves_flags)) };
+        value
+    }
+
+    /// Sets MXCSR. What runs until it is set back computes with floats in assembly only.
+    pub fn set_control(value: u32) {
+        // SAFETY: only values that MXCSR had, in this process or in a guest whose reserved bits are the host's, come
+        // here; and see above.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, preserves_flags)) };
+    }
+
+    macro_rules! to_integer {
+        ($($name:ident $convert:literal;)*) => {$(
+            pub fn $name(bits: u64) -> u64 {
+                let result: u64;
+                // SAFETY: it touches nothing but its operands, and MXCSR's flags.
+                unsafe {
+                    asm!(
+                        "movq {x}, {bits}",
+                        $convert,
+                        x = out(xmm_reg) _,
+                        bits = in(reg) bits,
+                        r = out(reg) result,
+                        options(nomem, nostack, preserves_flags)
+                    );
+                }
+                result
+            }
+        )*};
+    }
+    to_integer! {
+        single_to_dword "cvtss2si {r:e}, {x}";
+        single_to_qword "cvtss2si {r}, {x}";
+        double_to_dword "cvtsd2si {r:e}, {x}";
+        double_to_qword "cvtsd2si {r}, {x}";
+    }
+
+    /// An instruction with the same register as source and destination.
+    macro_rules! in_place {
+        ($value:ident, $instruction:expr) => {{
+            let mut x = $value.0.as_ptr().cast::<__m128i>().read_unaligned();
+            asm!($instruction, x = inout(xmm_reg) x, options(nomem, nostack, preserves_flags));
+            $value.0.as_mut_ptr().cast::<__m128i>().write_unaligned(x);
+        }};
+    }
+
+    /// Does what `lower::sse::float` asks for by number, with the immediate `control` of a rounding.
+    pub fn packed(value: &mut Xmm, what: u64, control: u64) {
+        macro_rules! round {
+            ($name:literal: $($control:literal)*) => {
+                match control {
+                    $($control => in_place!(value, concat!($name, " {x}, {x}, ", $control)),)*
+                    _ => {}
+                }
+            };
+        }
+        // SAFETY: they touch nothing but `value`, and MXCSR's flags; the translator has seen that the host has SSE4.1.
+        unsafe {
+            match what {
+                0 => round!("roundss": 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15),
+                1 => round!("roundsd": 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15),
+                2 => round!("roundps": 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15),
+                3 => round!("roundpd": 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15),
+                4 => in_place!(value, "cvtps2dq {x}, {x}"),
+                _ => in_place!(value, "cvtpd2dq {x}, {x}"),
+            }
+        }
+    }
+}
+
+/// Nothing computes with floats in regions on other hosts: `lower::sse::float` finds nothing there.
+#[cfg(not(target_arch = "x86_64"))]
+mod host {
+    use emu_core::cpu::xmm::Xmm;
+    use emu_core::softfloat::sse::mxcsr;
+
+    pub fn control() -> u32 {
+        mxcsr::RESET
+    }
+    pub fn set_control(_: u32) {}
+    pub fn single_to_dword(bits: u64) -> u64 {
+        bits
+    }
+    pub fn single_to_qword(bits: u64) -> u64 {
+        bits
+    }
+    pub fn double_to_dword(bits: u64) -> u64 {
+        bits
+    }
+    pub fn double_to_qword(bits: u64) -> u64 {
+        bits
+    }
+    pub fn packed(_: &mut Xmm, _: u64, _: u64) {}
+}
+
+/// Gives the host's FPU the guest's MXCSR, all of whose exceptions are masked: from here on its flags stick there.
+pub extern "C" fn enter_float(cpu: &mut Vcpu, _: u64) -> u64 {
+    host::set_control(cpu.state.mxcsr);
+    0
+}
+
+/// Takes the guest's MXCSR back from the host's FPU.
+pub extern "C" fn leave_float(cpu: &mut Vcpu, _: u64) -> u64 {
+    cpu.state.mxcsr = host::control();
+    host::set_control(mxcsr::RESET);
+    0
+}
+
+/// As [`execute`], between [`enter_float`] and [`leave_float`]; with another result than 0 the latter has been done.
+pub extern "C" fn execute_in_float(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
+    leave_float(cpu, 0);
+    let result = execute(cpu, insn);
+    if result == 0 {
+        enter_float(cpu, 0);
+    }
+    result
+}
+
+/// CVTSS2SI of 32 bits.
+pub extern "C" fn single_to_dword(_: &mut Vcpu, bits: u64) -> u64 {
+    host::single_to_dword(bits)
+}
+
+/// CVTSS2SI of 64 bits.
+pub extern "C" fn single_to_qword(_: &mut Vcpu, bits: u64) -> u64 {
+    host::single_to_qword(bits)
+}
+
+/// CVTSD2SI of 32 bits.
+pub extern "C" fn double_to_dword(_: &mut Vcpu, bits: u64) -> u64 {
+    host::double_to_dword(bits)
+}
+
+/// CVTSD2SI of 64 bits.
+pub extern "C" fn double_to_qword(_: &mut Vcpu, bits: u64) -> u64 {
+    host::double_to_qword(bits)
+}
+
+/// Replaces the XMM register that the low four bits of `what` name by what the higher bits say: of the immediate of a
+/// rounding four, then the number of the operation.
+pub extern "C" fn packed_float(cpu: &mut Vcpu, what: u64) -> u64 {
+    host::packed(&mut cpu.state.xmm[(what & 15) as usize], what >> 8, what >> 4 & 15);
     0
 }
 

@@ -16,6 +16,7 @@ use super::{Vcpu, mode};
 use crate::cpu::regs::BLOCK_RIP;
 use crate::decode::insn::{Insn, Kind};
 use crate::mem::Offset;
+use crate::softfloat::sse::mxcsr;
 use iced_x86::FlowControl;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -41,8 +42,8 @@ pub mod exit {
     pub const STEP: u64 = 3;
     /// `Vcpu::fault` holds a fault of the instruction at `state.rip`.
     pub const FAULT: u64 = 4;
-    /// The region is not valid here: interpret the block. Never returned by code.
-    pub(super) const INTERPRET: u64 = 5;
+    /// The region is not valid here, and nothing has been done: interpret the block.
+    pub const INTERPRET: u64 = 5;
 }
 
 /// Where compiled code finds things: distances in bytes from the start of the [`Vcpu`].
@@ -68,6 +69,8 @@ pub mod layout {
     pub const FLAGS_CARRY: usize = FLAGS + offset_of!(LazyFlags, carry);
     /// RIP, 8 bytes.
     pub const RIP: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, rip);
+    /// MXCSR, 4 bytes.
+    pub const MXCSR: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, mxcsr);
     /// XMM registers, 16 bytes each.
     pub const XMM: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, xmm);
     /// Instructions that may still be started, 8 bytes.
@@ -436,9 +439,15 @@ impl Vcpu {
     }
 
     /// Executes `insn`, of the block at the register file's [`BLOCK_RIP`], for compiled code that has stored all state.
-    /// 0 if it is to go on behind it, else 1 + the [`exit`] to leave with.
+    /// 0 if it is to go on behind it, else 1 + the [`exit`] to leave with. A region may rely on masks in MXCSR that were
+    /// set where it was entered: it is left when one is cleared.
     pub fn execute_for_region(&mut self, insn: &Insn) -> u64 {
+        let masked = self.state.mxcsr & mxcsr::MASKS;
         match complete(self, insn) {
+            Outcome::Next if masked & !self.state.mxcsr != 0 => {
+                self.refund(i64::from(insn.after));
+                1 + exit::LOOKUP
+            }
             Outcome::Next => 0,
             Outcome::Jump => 1 + exit::CHAIN,
             Outcome::Lookup => 1 + exit::LOOKUP,

@@ -2,7 +2,7 @@
 
 use super::backend::V;
 use super::{Callee, Lower};
-use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
+use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::types::{I8, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use emu_core::cpu::rflags::{AF, CF, FlagOp, OF, ZF};
@@ -23,6 +23,8 @@ pub enum Flags {
     Parts(V, V),
     /// ZF and CF as 0 or 1; the others are clear.
     Tested(Value, Value),
+    /// As COMIS has set them for these floats, none of which is a NaN.
+    Compared(Value, Value),
 }
 
 impl Lower<'_> {
@@ -30,7 +32,8 @@ impl Lower<'_> {
     pub fn store_flags(&mut self) {
         let (x, y, r) = match self.flags {
             Flags::Memory => return,
-            Flags::Tested(zero, carry) => {
+            Flags::Tested(..) | Flags::Compared(..) => {
+                let (zero, carry) = (self.tested(4), self.tested(2));
                 let (zero, carry) = (self.b.ins().uextend(I64, zero), self.b.ins().uextend(I64, carry));
                 let zero = self.b.ins().ishl_imm_s(zero, i64::from(ZF.trailing_zeros()));
                 let bits = self.b.ins().bor(zero, carry);
@@ -123,7 +126,7 @@ impl Lower<'_> {
                 self.b.ins().select(which, not_more, less)
             }
             Flags::Parts(bits, _) => self.bit(bits, CF),
-            Flags::Tested(_, carry) => carry,
+            Flags::Tested(..) | Flags::Compared(..) => self.tested(2),
         }
     }
 
@@ -135,13 +138,13 @@ impl Lower<'_> {
                 self.overflow(Self::is_subtraction(op), x, y, r)
             }
             Flags::Parts(bits, _) => self.bit(bits, OF),
-            Flags::Tested(..) => self.b.ins().iconst(I8, 0),
+            Flags::Tested(..) | Flags::Compared(..) => self.tested(0),
         }
     }
 
     fn result(&self) -> Option<V> {
         match self.flags {
-            Flags::Memory | Flags::Tested(..) => None,
+            Flags::Memory | Flags::Tested(..) | Flags::Compared(..) => None,
             Flags::Op(_, _, _, r) | Flags::Count(_, _, _, r, _) | Flags::Either(_, _, _, _, r) | Flags::Parts(_, r) => {
                 Some(r)
             }
@@ -150,8 +153,8 @@ impl Lower<'_> {
 
     /// Condition `cc` (SDM Vol. 2 B.1.4.7) as 0 or 1.
     pub fn condition_flag(&mut self, cc: u8) -> Value {
-        if let Flags::Tested(zero, carry) = self.flags {
-            return self.tested(cc, zero, carry);
+        if matches!(self.flags, Flags::Tested(..) | Flags::Compared(..)) {
+            return self.tested(cc);
         }
         let Some(r) = self.result() else { return self.flag_in_memory(cc) };
         let not = cc & 1 != 0;
@@ -193,12 +196,22 @@ impl Lower<'_> {
         if not { self.b.ins().bxor_imm_s(value, 1) } else { value }
     }
 
-    /// Condition `cc` where only ZF and CF may be set.
-    fn tested(&mut self, cc: u8, zero: Value, carry: Value) -> Value {
-        let value = match cc >> 1 & 7 {
-            1 => carry,
-            2 | 7 => zero,
-            3 => self.b.ins().bor(zero, carry),
+    /// Condition `cc` of flags of which only ZF and CF may be set.
+    fn tested(&mut self, cc: u8) -> Value {
+        let value = match (cc >> 1 & 7, self.flags) {
+            (0 | 4 | 5 | 6, _) => self.b.ins().iconst(I8, 0),
+            (which, Flags::Compared(a, b)) => {
+                // Each is one flag of the host's comparison.
+                let condition = match which {
+                    1 => FloatCC::UnorderedOrLessThan,
+                    3 => FloatCC::UnorderedOrLessThanOrEqual,
+                    _ => FloatCC::UnorderedOrEqual,
+                };
+                return self.b.ins().fcmp(if cc & 1 == 0 { condition } else { condition.complement() }, a, b);
+            }
+            (1, Flags::Tested(_, carry)) => carry,
+            (3, Flags::Tested(zero, carry)) => self.b.ins().bor(zero, carry),
+            (_, Flags::Tested(zero, _)) => zero,
             _ => self.b.ins().iconst(I8, 0),
         };
         if cc & 1 == 0 { value } else { self.b.ins().bxor_imm_s(value, 1) }
@@ -206,7 +219,7 @@ impl Lower<'_> {
 
     /// Puts flags into the vCPU that cannot be changed in part.
     fn settle_tested(&mut self) {
-        if matches!(self.flags, Flags::Tested(..)) {
+        if matches!(self.flags, Flags::Tested(..) | Flags::Compared(..)) {
             self.store_flags();
             self.flags = Flags::Memory;
         }
@@ -215,7 +228,7 @@ impl Lower<'_> {
     /// AF at its place in RFLAGS, in 64 bits. Not for flags in the vCPU.
     fn adjust_bit(&mut self) -> Value {
         match self.flags {
-            Flags::Memory | Flags::Tested(..) => self.b.ins().iconst(I64, 0),
+            Flags::Memory | Flags::Tested(..) | Flags::Compared(..) => self.b.ins().iconst(I64, 0),
             Flags::Op(_, x, y, r) | Flags::Count(_, x, y, r, _) | Flags::Either(_, _, x, y, r) => {
                 let (x, y, r) = (self.wide(x), self.wide(y), self.wide(r));
                 let all = self.b.ins().bxor(x, y);

@@ -10,7 +10,7 @@ mod backend;
 mod control;
 mod flags;
 mod memory;
-mod sse;
+pub mod sse;
 
 use crate::flow::{self, Facts, Flow, Registers};
 use crate::runtime::Region;
@@ -18,7 +18,7 @@ use backend::V;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{I8, I64};
+use cranelift_codegen::ir::types::{I8, I32, I64};
 use cranelift_codegen::ir::{AbiParam, Block, Function, InstBuilder, MemFlagsData, Signature, UserFuncName, Value};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
@@ -32,6 +32,7 @@ use emu_core::exec::region::{Compiled, Source, SourceBlock, exit, layout};
 use emu_core::ops::backend::Semantics;
 use emu_core::ops::fast::{address_form, stack_matches};
 use emu_core::ops::integer::{self, Visitor};
+use emu_core::softfloat::sse::mxcsr;
 use flags::Flags;
 use iced_x86::{FlowControl, Mnemonic};
 use std::time::Instant;
@@ -75,6 +76,7 @@ impl Translator {
         let compiled = match self.context.compile(&*self.isa, &mut ControlPlane::default()) {
             Ok(compiled) => compiled,
             Err(error) => {
+                debug_assert!(false, "{:?} in {}", error.inner, error.func.display());
                 tracing::error!("a region of {} blocks cannot be compiled: {:?}", source.blocks.len(), error.inner);
                 return None;
             }
@@ -132,13 +134,21 @@ impl Visitor for Exists {
     fn visit<S: Semantics>(self) {}
 }
 
-/// A way out of the current block that is the translation of where it goes.
+/// What translated code calls: functions of [`crate::runtime`].
 #[derive(Clone, Copy)]
 enum Callee {
     Execute,
     Condition,
     SetCfOf,
     SetCarry,
+    EnterFloat,
+    LeaveFloat,
+    ExecuteInFloat,
+    SingleToDword,
+    SingleToQword,
+    DoubleToDword,
+    DoubleToQword,
+    PackedFloat,
 }
 
 /// The translation of one region.
@@ -168,6 +178,8 @@ pub struct Lower<'f> {
     pending: Registers,
     /// Where accesses that miss leave: its parameter is what [`Lower::step_in`] packs.
     step: Block,
+    /// Where everything leaves while the host's FPU works as the guest's: its parameter is the exit.
+    float: Option<Block>,
     /// The host address of the operand that was opened.
     open: Option<Value>,
 }
@@ -205,12 +217,16 @@ impl<'f> Lower<'f> {
             flags,
             pending,
             step,
+            float: None,
             open: None,
         }
     }
 
     /// Translates everything.
     fn region(&mut self) {
+        if self.flow.computes {
+            self.require_masks();
+        }
         self.start = self.load(I64, layout::REGS + usize::from(BLOCK_RIP));
         let budget = self.load(I64, layout::BUDGET);
         let cost = self.source.blocks[0].insns.len() as i64;
@@ -225,6 +241,13 @@ impl<'f> Lower<'f> {
 
         self.b.switch_to_block(paid);
         self.b.def_var(self.budget, left);
+        if self.flow.computes {
+            let zero = self.b.ins().iconst(I64, 0);
+            self.call(Callee::EnterFloat, zero);
+            let out = self.b.create_block();
+            self.b.append_block_param(out, I64);
+            self.float = Some(out);
+        }
         let entries = self.load(I64, layout::TLB_ENTRIES);
         let first = self.load(I64, layout::TLB_START);
         let first = self.b.ins().ishl_imm_s(first, i64::from(layout::TLB_ENTRY.trailing_zeros()));
@@ -252,9 +275,30 @@ impl<'f> Lower<'f> {
                 self.leave(exit::LOOKUP);
             }
         }
+        if let Some(out) = self.float {
+            self.b.switch_to_block(out);
+            let zero = self.b.ins().iconst(I64, 0);
+            self.call(Callee::LeaveFloat, zero);
+            let code = self.b.block_params(out)[0];
+            self.b.ins().return_(&[code]);
+        }
+    }
+
+    /// Leaves the region to the interpreter where an exception of the FPU is not masked.
+    fn require_masks(&mut self) {
+        let mxcsr = self.load(I32, layout::MXCSR);
+        let masks = self.b.ins().band_imm_s(mxcsr, i64::from(mxcsr::MASKS));
+        let masked = self.b.ins().icmp_imm_s(IntCC::Equal, masks, i64::from(mxcsr::MASKS));
+        let (yes, no) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(no);
+        self.b.ins().brif(masked, yes, &[], no, &[]);
+        self.b.switch_to_block(no);
+        self.leave(exit::INTERPRET);
+        self.b.switch_to_block(yes);
     }
 
     fn translate(&mut self, n: usize) {
+        self.forget_lanes();
         let insns = &self.source.blocks[n].insns;
         for (k, insn) in insns.iter().enumerate() {
             self.insn = insn;
@@ -365,7 +409,10 @@ impl<'f> Lower<'f> {
 
     fn leave(&mut self, code: u64) {
         let code = self.b.ins().iconst(I64, code as i64);
-        self.b.ins().return_(&[code]);
+        match self.float {
+            Some(out) => self.b.ins().jump(out, &[code.into()]),
+            None => self.b.ins().return_(&[code]),
+        };
     }
 
     /// Goes on in a new block if `stay` is not zero; else leaves the region for the interpreter to execute the current
@@ -413,6 +460,14 @@ impl<'f> Lower<'f> {
             Callee::Condition => crate::runtime::condition as *const () as usize,
             Callee::SetCfOf => crate::runtime::set_cf_of as *const () as usize,
             Callee::SetCarry => crate::runtime::set_carry as *const () as usize,
+            Callee::EnterFloat => crate::runtime::enter_float as *const () as usize,
+            Callee::LeaveFloat => crate::runtime::leave_float as *const () as usize,
+            Callee::ExecuteInFloat => crate::runtime::execute_in_float as *const () as usize,
+            Callee::SingleToDword => crate::runtime::single_to_dword as *const () as usize,
+            Callee::SingleToQword => crate::runtime::single_to_qword as *const () as usize,
+            Callee::DoubleToDword => crate::runtime::double_to_dword as *const () as usize,
+            Callee::DoubleToQword => crate::runtime::double_to_qword as *const () as usize,
+            Callee::PackedFloat => crate::runtime::packed_float as *const () as usize,
         };
         let mut signature = signature(self.b.func.signature.call_conv);
         signature.params.push(AbiParam::new(I64));
@@ -429,7 +484,9 @@ impl<'f> Lower<'f> {
         self.store(start, layout::REGS + usize::from(BLOCK_RIP));
         self.flags = Flags::Memory;
         let insn = self.b.ins().iconst(I64, std::ptr::from_ref(self.insn) as i64);
-        let result = self.call(Callee::Execute, insn);
+        // What the second returns with anything but zero has left the guest's FPU.
+        let callee = if self.float.is_some() { Callee::ExecuteInFloat } else { Callee::Execute };
+        let result = self.call(callee, insn);
         let (out, next) = (self.b.create_block(), self.b.create_block());
         if !ends {
             self.b.set_cold_block(out);

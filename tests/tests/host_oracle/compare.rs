@@ -276,14 +276,10 @@ pub fn memory(insn: &Instruction, fault: Fault, host: &[u8], emu: &[u8], differe
 }
 
 /// Prints a difference so that it can be repeated.
-pub fn explain(n: u64, round: u64, alone: bool, case: &Case, input: &State, fault: Fault, differences: &[String]) {
+pub fn explain(n: u64, round: u64, way: &str, case: &Case, input: &State, fault: Fault, differences: &[String]) {
     let mut text = String::new();
     NasmFormatter::new().format(&case.insn, &mut text);
-    println!(
-        "ORACLE_ONLY={n} state {round} ({}): {:02x?} {text}",
-        if alone { "alone" } else { "threaded" },
-        case.bytes
-    );
+    println!("ORACLE_ONLY={n} state {round} ({}): {:02x?} {text}", way, case.bytes);
     if fault != NO_FAULT {
         println!("    the host raises {fault:x?}");
     }

@@ -17,6 +17,7 @@ use emu_core::cpu::xmm::Xmm;
 use emu_core::exec::Vcpu;
 use emu_core::irq::CpuPins;
 use emu_core::mem::GuestMemory;
+use emu_jit::Immediate;
 use std::sync::Arc;
 
 const CODE_AT: u64 = 0x10_0000;
@@ -35,14 +36,15 @@ pub struct Guest {
     memory: Arc<GuestMemory>,
     gs_base: u64,
     bits: u32,
+    compiles: bool,
 }
 
 impl Guest {
-    /// Maps everything; the data pages are empty.
-    pub fn new(gs_base: u64) -> Guest {
+    /// Maps everything; the data pages are empty. Whether threaded code is to be compiled at once.
+    pub fn new(gs_base: u64, compiles: bool) -> Guest {
         let memory = Arc::new(GuestMemory::new(4 << 20, 0).expect("memory for the guest"));
         let cpu = vcpu(&memory);
-        let mut guest = Guest { cpu, memory, gs_base, bits: 64 };
+        let mut guest = Guest { cpu, memory, gs_base, bits: 64, compiles };
         guest.map();
         guest.restart();
         guest
@@ -97,6 +99,9 @@ impl Guest {
             s.set_segment(seg, Segment { selector: 0, base, limit: 0, attributes: 0, unusable: true });
         }
         self.enter_user();
+        if self.compiles {
+            self.cpu.set_compiler(Some(Box::new(Immediate::new(1).expect("this host has a compiler"))));
+        }
     }
 
     fn enter_user(&mut self) {
@@ -130,7 +135,8 @@ impl Guest {
         self.memory.write(DATA_AT + offset as u64, bytes);
     }
 
-    /// Executes the instruction of `len` bytes at `input.rip`: in threaded code with specialised handlers, or by itself (`alone`).
+    /// Executes the instruction of `len` bytes at `input.rip`: in threaded code with specialised handlers, or compiled;
+    /// or by itself (`alone`).
     pub fn execute(&mut self, input: &State, len: u64, bits: u32, alone: bool) -> (State, Fault) {
         if self.bits != bits {
             self.bits = bits;

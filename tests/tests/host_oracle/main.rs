@@ -10,7 +10,8 @@
 //!  ORACLE_CODE=Imul        only instructions whose code contains this
 //! ```
 //! Flags that iced-x86 lists as undefined are not compared. What else is let pass, and why, is in [`compare`]. States
-//! run alternately in threaded code, where specialised handlers are, and one by one.
+//! run alternately in threaded code, where specialised handlers are, and one by one; of every eighth instruction, in a
+//! compiled region instead.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![allow(unsafe_code)]
 
@@ -104,9 +105,9 @@ fn child_compares_cases() {
     base.as_chunks_mut::<16>().0.iter_mut().for_each(|chunk| *chunk = generate::vector(&mut rng));
 
     let mut native = native::Native::new(GS_BASE);
-    let mut guest = guest::Guest::new(native.gs_base);
+    let mut guests = [false, true].map(|compiles| guest::Guest::new(native.gs_base, compiles));
     native.fill(&base);
-    guest.write_data(0, &base);
+    guests.iter().for_each(|guest| guest.write_data(0, &base));
 
     let start = Instant::now();
     let (mut done, mut faults, mut skipped) = (0u64, 0u64, 0u64);
@@ -114,12 +115,14 @@ fn child_compares_cases() {
     let mut guest_data = vec![0; DATA_WRITABLE];
     for n in 0..instructions {
         if generate::slot(n) == CODE {
-            guest.restart();
+            guests.iter_mut().for_each(guest::Guest::restart);
         }
         if only.is_some_and(|only| only != n) {
             continue;
         }
         let mut rng = Rng::with_seed(seed ^ (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let compiles = n % 8 == 0;
+        let guest = &mut guests[usize::from(compiles)];
         // Two of three instructions are of 64-bit code.
         let (bits, codes) = &codes[rng.usize(..codes.len())];
         let code = codes[rng.usize(..codes.len())];
@@ -137,7 +140,7 @@ fn child_compares_cases() {
                 guest.write_data(*offset, bytes);
             }
             let (expected, expected_fault) = native.execute(&input, len, case.bits);
-            let alone = round % 2 == 1;
+            let alone = !compiles && round % 2 == 1;
             let (actual, actual_fault) = guest.execute(&input, len, case.bits, alone);
             guest.read_data(0, &mut guest_data);
             done += 1;
@@ -152,7 +155,8 @@ fn child_compares_cases() {
                 let count = failures.entry(format!("{code:?}")).or_default();
                 *count += 1;
                 if *count == 1 && failures.len() <= PRINTED {
-                    compare::explain(n, round, alone, &case, &input, expected_fault, &differences);
+                    let way = ["threaded", "alone", "compiled"][usize::from(alone) + 2 * usize::from(compiles)];
+                    compare::explain(n, round, way, &case, &input, expected_fault, &differences);
                 }
             }
             if native.data() != &base[..DATA_WRITABLE] {

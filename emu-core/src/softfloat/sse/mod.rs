@@ -26,6 +26,8 @@ pub mod mxcsr {
     pub const DAZ: u32 = 1 << 6;
     /// First of the six exception masks, in the order of [`super::flags`].
     pub const MASK_SHIFT: u32 = 7;
+    /// All six exception masks.
+    pub const MASKS: u32 = 0x3F << MASK_SHIFT;
     /// Precision mask.
     pub const PM: u32 = 1 << 12;
     /// First bit of the rounding control.

@@ -4,6 +4,7 @@
 //! instruction with one row in [`packed`] does is a function of its operands' values. What is absent here is executed by
 //! the interpreter's function: whatever [`translates`] does not know, MMX, and all of SSE where CR0 and CR4 forbid it.
 
+mod float;
 mod moves;
 mod packed;
 
@@ -18,6 +19,7 @@ use emu_core::decode::insn::{Insn, Kind};
 use emu_core::exec::cache::ModeKey;
 use emu_core::exec::mode;
 use emu_core::exec::region::layout;
+use float::{Float, vector_of};
 use moves::Move;
 use packed::Row;
 
@@ -26,12 +28,40 @@ pub struct Vectors {
     variables: Vec<Variable>,
     /// Registers that have been written since they were last stored.
     pub pending: Registers,
+    /// The lowest lanes of registers that were written alone: they are put together with the rest when that is asked
+    /// for, so that scalar code does without.
+    low: [Option<Low>; 16],
+    /// Pending registers with results of the FPU that no other result depends on.
+    unsecured: Registers,
+    /// Registers that the current instruction has read.
+    read: Registers,
+    /// The current instruction computes with floats.
+    computes: bool,
+}
+
+/// The lowest lane of a register.
+#[derive(Clone, Copy)]
+struct Low {
+    /// A float.
+    value: Value,
+    kind: Type,
+    /// The variable does not have it.
+    stale: bool,
+    /// What the vCPU has of the other lanes is old.
+    rest_pending: bool,
 }
 
 impl Vectors {
     /// Nothing is known, and nothing is loaded.
     pub fn new(b: &mut FunctionBuilder<'_>) -> Vectors {
-        Vectors { variables: (0..16).map(|_| b.declare_var(I8X16)).collect(), pending: 0 }
+        Vectors {
+            variables: (0..16).map(|_| b.declare_var(I8X16)).collect(),
+            pending: 0,
+            low: [None; 16],
+            unsecured: 0,
+            read: 0,
+            computes: false,
+        }
     }
 }
 
@@ -40,6 +70,7 @@ impl Vectors {
 enum Op {
     Move(Move),
     Packed(Row),
+    Float(Float),
 }
 
 fn op(insn: &Insn) -> Option<Op> {
@@ -51,12 +82,38 @@ fn op(insn: &Insn) -> Option<Op> {
     if !fits(first.kind) || !fits(second.kind) {
         return None;
     }
-    moves::find(insn).map(Op::Move).or_else(|| packed::row(insn).map(Op::Packed))
+    moves::find(insn)
+        .map(Op::Move)
+        .or_else(|| packed::row(insn).map(Op::Packed))
+        .or_else(|| float::find(insn).map(Op::Float))
 }
 
 /// Whether `insn` is translated in the mode `key`.
 pub fn translates(key: ModeKey, insn: &Insn) -> bool {
-    key & mode::SSE != 0 && op(insn).is_some()
+    key & mode::SSE != 0 && host_suffices() && op(insn).is_some()
+}
+
+/// On x86, some of what is made here needs SSE4.1, as Cranelift does for some of what is made of it.
+fn host_suffices() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("sse4.1");
+    #[cfg(not(target_arch = "x86_64"))]
+    return true;
+}
+
+/// Whether `insn` is translated in the mode `key` to operations of the host's FPU.
+pub fn computes(key: ModeKey, insn: &Insn) -> bool {
+    translates(key, insn) && matches!(op(insn), Some(Op::Float(_)))
+}
+
+/// Whether `insn`, if it is translated, may leave the region though it accesses no memory.
+pub fn may_leave(insn: &Insn) -> bool {
+    matches!(op(insn), Some(Op::Float(float)) if float::may_leave(float, insn))
+}
+
+/// For casts from one type to another.
+fn little_endian() -> MemFlagsData {
+    MemFlagsData::new().with_endianness(Endianness::Little)
 }
 
 fn slot(n: u8) -> usize {
@@ -66,9 +123,13 @@ fn slot(n: u8) -> usize {
 impl Lower<'_> {
     /// Translates the current instruction, which [`translates`] knows.
     pub fn vector_instruction(&mut self) {
-        match op(self.insn) {
+        let found = op(self.insn);
+        self.vectors.read = 0;
+        self.vectors.computes = matches!(found, Some(Op::Float(_)));
+        match found {
             Some(Op::Move(found)) => self.move_vector(found),
             Some(Op::Packed(row)) => self.packed(row),
+            Some(Op::Float(what)) => self.float(what),
             None => debug_assert!(false, "only what is known comes here"),
         }
     }
@@ -78,28 +139,128 @@ impl Lower<'_> {
         for n in (0..16).filter(|n| mask >> n & 1 != 0) {
             let value = self.load(I8X16, slot(n));
             self.b.def_var(self.vectors.variables[usize::from(n)], value);
+            self.vectors.low[usize::from(n)] = None;
         }
+    }
+
+    /// What is known of lanes ends where ways meet.
+    pub fn forget_lanes(&mut self) {
+        debug_assert!(self.vectors.pending == 0, "registers are stored where blocks end");
+        self.vectors.low = [None; 16];
     }
 
     /// Stores the registers that have been written.
     pub fn store_vectors(&mut self) {
-        let mask = std::mem::take(&mut self.vectors.pending);
+        let mask = self.vectors.pending;
         for n in (0..16).filter(|n| mask >> n & 1 != 0) {
-            let value = self.b.use_var(self.vectors.variables[usize::from(n)]);
-            self.store(value, slot(n));
+            self.store_vector(n);
         }
+    }
+
+    fn store_vector(&mut self, n: u8) {
+        self.put_together(n);
+        match &mut self.vectors.low[usize::from(n)] {
+            Some(Low { value, rest_pending: false, .. }) => {
+                let value = *value;
+                self.store(value, slot(n));
+            }
+            low => {
+                if let Some(low) = low {
+                    low.rest_pending = false;
+                }
+                let value = self.b.use_var(self.vectors.variables[usize::from(n)]);
+                self.store(value, slot(n));
+            }
+        }
+        self.vectors.pending &= !(1 << n);
+        self.vectors.unsecured &= !(1 << n);
+    }
+
+    /// Gives the variable of register `n` its lowest lane.
+    fn put_together(&mut self, n: u8) {
+        let variable = self.vectors.variables[usize::from(n)];
+        let Some(low @ Low { stale: true, .. }) = &mut self.vectors.low[usize::from(n)] else { return };
+        low.stale = false;
+        let (value, kind) = (low.value, low.kind);
+        let old = self.b.use_var(variable);
+        let old = self.lanes(vector_of(kind), old);
+        let new = self.b.ins().insertlane(old, value, 0);
+        let new = self.lanes(I8X16, new);
+        self.b.def_var(variable, new);
     }
 
     /// Register `n`.
     fn vector(&mut self, n: u8) -> Value {
-        self.b.use_var(self.vectors.variables[usize::from(n & 15)])
+        let n = n & 15;
+        self.vectors.read |= 1 << n;
+        self.put_together(n);
+        self.b.use_var(self.vectors.variables[usize::from(n)])
+    }
+
+    /// The lowest lane of register `n`, a float.
+    fn low(&mut self, n: u8, kind: Type) -> Value {
+        let n = n & 15;
+        if let Some(low) = self.vectors.low[usize::from(n)]
+            && low.kind == kind
+        {
+            self.vectors.read |= 1 << n;
+            return low.value;
+        }
+        let value = self.vector(n);
+        let value = self.lanes(vector_of(kind), value);
+        self.b.ins().extractlane(value, 0)
+    }
+
+    /// Register `n` is about to change: stores it if its value is a result that nothing would use then.
+    fn replaces(&mut self, n: u8) {
+        let bit = 1 << n;
+        let used = self.vectors.computes && self.vectors.read & bit != 0;
+        if self.vectors.unsecured & bit != 0 && !used {
+            self.store_vector(n);
+        }
+        if self.vectors.computes {
+            self.vectors.unsecured |= bit;
+        }
     }
 
     /// Gives register `n` a new value, which is stored later.
     fn define_vector(&mut self, n: u8, value: Value) {
+        let n = n & 15;
+        self.replaces(n);
         let value = self.lanes(I8X16, value);
-        self.b.def_var(self.vectors.variables[usize::from(n & 15)], value);
-        self.vectors.pending |= 1 << (n & 15);
+        self.b.def_var(self.vectors.variables[usize::from(n)], value);
+        self.vectors.low[usize::from(n)] = None;
+        self.vectors.pending |= 1 << n;
+    }
+
+    /// Gives the lowest lane of register `n` a new value, a float.
+    fn define_low(&mut self, n: u8, value: Value) {
+        let n = n & 15;
+        self.replaces(n);
+        let kind = self.b.func.dfg.value_type(value);
+        let rest_pending = match self.vectors.low[usize::from(n)] {
+            Some(low) if low.kind == kind => low.rest_pending,
+            _ => {
+                self.put_together(n);
+                self.vectors.pending >> n & 1 != 0
+            }
+        };
+        self.vectors.low[usize::from(n)] = Some(Low { value, kind, stale: true, rest_pending });
+        self.vectors.pending |= 1 << n;
+    }
+
+    /// Gives register `n` the value of register `from`.
+    fn copy_vector(&mut self, n: u8, from: u8) {
+        let (n, from) = (n & 15, from & 15);
+        if n == from {
+            return;
+        }
+        self.replaces(n);
+        let value = self.b.use_var(self.vectors.variables[usize::from(from)]);
+        self.b.def_var(self.vectors.variables[usize::from(n)], value);
+        self.vectors.low[usize::from(n)] =
+            self.vectors.low[usize::from(from)].map(|low| Low { rest_pending: true, ..low });
+        self.vectors.pending |= 1 << n;
     }
 
     /// The same 16 bytes as lanes of another type.
@@ -107,7 +268,7 @@ impl Lower<'_> {
         if self.b.func.dfg.value_type(value) == kind {
             return value;
         }
-        self.b.ins().bitcast(kind, MemFlagsData::new().with_endianness(Endianness::Little), value)
+        self.b.ins().bitcast(kind, little_endian(), value)
     }
 
     fn zeros(&mut self) -> Value {

@@ -75,6 +75,7 @@ impl Lower<'_> {
                 let value = self.vector(second.reg);
                 self.store_host(value, host);
             }
+            Move::Full { .. } if second.kind == Kind::Xmm => self.copy_vector(first.reg, second.reg),
             Move::Full { aligned } => {
                 let value = self.source(1, 16, aligned);
                 self.define_vector(first.reg, value);
@@ -90,7 +91,7 @@ impl Lower<'_> {
             }
             Move::Scalar(kind) => {
                 let value = self.low(second.reg, kind);
-                self.merge(first.reg, value);
+                self.define_low(first.reg, value);
             }
             Move::Low(kind) => self.move_low(kind),
             Move::Half { high } if first.kind == Kind::Mem => {
@@ -193,23 +194,12 @@ impl Lower<'_> {
         self.b.ins().extractlane(value, n)
     }
 
-    /// The lowest lane of a register, a float.
-    pub fn low(&mut self, reg: u8, kind: Type) -> Value {
-        self.lane(reg, if kind == F32 { F32X4 } else { F64X2 }, 0)
-    }
-
     /// Replaces a lane of a register.
     fn replace(&mut self, reg: u8, lanes: Type, n: u8, value: Value) {
         let old = self.vector(reg);
         let old = self.lanes(lanes, old);
         let new = self.b.ins().insertlane(old, value, n);
         self.define_vector(reg, new);
-    }
-
-    /// Replaces the lowest lane of a register by a float.
-    pub fn merge(&mut self, reg: u8, value: Value) {
-        let lanes = if self.b.func.dfg.value_type(value) == F32 { F32X4 } else { F64X2 };
-        self.replace(reg, lanes, 0, value);
     }
 
     /// Writes an integer to the destination: a general register, where it is extended with zeros, or memory.

@@ -326,7 +326,7 @@ impl Lower<'_> {
     }
 
     /// The even and the odd lanes of `a` and then `b`.
-    fn neighbours(&mut self, lanes: Type, a: Value, b: Value) -> (Value, Value) {
+    pub fn neighbours(&mut self, lanes: Type, a: Value, b: Value) -> (Value, Value) {
         let halves = [0, 1].map(|odd| match lanes.lane_count() {
             8 => self.pick(a, b, from_fn::<u8, 8, _>(|n| 2 * n as u8 + odd)),
             4 => self.pick(a, b, from_fn::<u8, 4, _>(|n| 2 * n as u8 + odd)),
