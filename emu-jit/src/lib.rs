@@ -14,4 +14,5 @@ mod lower;
 mod runtime;
 mod worker;
 
+pub use lower::{Listing, Translator};
 pub use worker::{Immediate, Jit};

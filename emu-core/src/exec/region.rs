@@ -316,7 +316,7 @@ impl Vcpu {
     /// Asks for the region that begins with the block of `op`, which is about to run.
     fn request_region(&mut self, op: OpRef) {
         let rip = self.state.regs.get64(BLOCK_RIP);
-        let Some(gathered) = self.gather(op, rip) else { return };
+        let Some(gathered) = self.gather(op, rip, &|cpu, rip| cpu.warm_block(rip)) else { return };
         let Some(compiler) = &mut self.compiler else { return };
         let ticket = self.regions.tickets;
         self.regions.tickets += 1;
@@ -344,8 +344,21 @@ impl Vcpu {
         self.regions.waiting.insert(ticket, id);
     }
 
-    /// Follows branches, falls and direct calls from the block of `entry` through blocks that are warm.
-    fn gather(&mut self, entry: OpRef, rip: u64) -> Option<Gathered> {
+    /// The region that begins at `rip`, as if all code between it and `end` were hot; `None` if nothing can be decoded
+    /// there, or what is there is never compiled: code of 16 bits, or with segments that are not flat.
+    pub fn region_at(&mut self, rip: u64, end: u64) -> Option<Source> {
+        if self.mode & mode::FLAT == 0 || self.mode & mode::CODE == 0 {
+            return None;
+        }
+        let entry = self.linkable(rip)?;
+        let within = rip..end;
+        let find = |cpu: &mut Vcpu, rip| if within.contains(&rip) { cpu.linkable(rip) } else { None };
+        let gathered = self.gather(entry, rip, &find)?;
+        (!gathered.blocks.is_empty()).then_some(Source { ticket: 0, mode: self.mode, blocks: gathered.blocks })
+    }
+
+    /// Follows branches, falls and direct calls from the block of `entry` through blocks that `find` knows.
+    fn gather(&mut self, entry: OpRef, rip: u64, find: &Find) -> Option<Gathered> {
         let size = if self.mode & mode::CODE == 2 { 8 } else { 4 };
         let mask = if size == 8 { u64::MAX } else { 0xffff_ffff };
         let mut found = Gathered::default();
@@ -381,7 +394,7 @@ impl Vcpu {
                 if known.contains(&successor) {
                     continue;
                 }
-                let Some(op) = self.warm_block(successor) else {
+                let Some(op) = find(self, successor) else {
                     // The way back from a call that is not followed is not taken here.
                     if last.code.flow_control() == FlowControl::Call {
                         break;
@@ -455,6 +468,9 @@ impl Vcpu {
         }
     }
 }
+
+/// What finds the block at an address.
+type Find<'a> = dyn Fn(&mut Vcpu, u64) -> Option<OpRef> + 'a;
 
 #[derive(Default)]
 struct Gathered {

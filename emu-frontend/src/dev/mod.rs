@@ -3,6 +3,7 @@
 mod block;
 mod disasm;
 mod lockstep;
+mod region;
 mod rom;
 mod run_case;
 pub mod stats;
@@ -39,6 +40,10 @@ enum Tool {
     Disasm(disasm::Arguments),
     /// Show how code is decoded into a block: which instructions have a handler of their own
     Block(block::Arguments),
+    /// Show the host's code for a region of compiled code, beside the guest's instructions
+    Asm(region::Arguments),
+    /// Show Cranelift's intermediate code for a region of compiled code, beside the guest's instructions
+    Clif(region::Arguments),
     /// Run instruction cases, one to a line: [01 d8] "add eax,ebx" eax=1, ebx=2 => eax=3, cf=0
     RunCase(run_case::Arguments),
     /// Run a guest twice at once, by blocks and by single steps, and tell where the two differ
@@ -67,6 +72,8 @@ pub fn run(words: &[OsString], arguments: &[OsString]) -> Result<String, StartEr
     match dev.tool {
         Tool::Disasm(tool) => disasm::run(&tool),
         Tool::Block(tool) => block::run(&tool),
+        Tool::Asm(tool) => region::run(&tool, region::Show::Host),
+        Tool::Clif(tool) => region::run(&tool, region::Show::Clif),
         Tool::RunCase(tool) => run_case::run(&tool),
         Tool::Lockstep(tool) => lockstep::run(&tool),
         Tool::Rom(tool) => rom::run(&tool),

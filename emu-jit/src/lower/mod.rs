@@ -19,7 +19,9 @@ use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I32, I64};
-use cranelift_codegen::ir::{AbiParam, Block, Function, InstBuilder, MemFlagsData, Signature, UserFuncName, Value};
+use cranelift_codegen::ir::{
+    AbiParam, Block, Function, InstBuilder, MemFlagsData, Signature, SourceLoc, UserFuncName, Value,
+};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
@@ -62,17 +64,48 @@ impl Translator {
         Ok(Translator { isa, context: Context::new(), builder: FunctionBuilderContext::new() })
     }
 
-    /// Compiles `source`; `None` if that cannot be done.
-    pub fn compile(&mut self, source: Source) -> Option<Box<dyn Compiled>> {
-        let begun = Instant::now();
-        let flow = flow::analyse(&source);
+    /// Translates `source` to CLIF, in the context.
+    fn translate(&mut self, source: &Source) {
+        let flow = flow::analyse(source);
         self.context.clear();
         self.context.func =
             Function::with_name_signature(UserFuncName::default(), signature(self.isa.default_call_conv()));
-        let mut lower = Lower::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), &source, &flow);
+        let mut lower = Lower::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), source, &flow);
         lower.region();
         lower.b.seal_all_blocks();
         lower.b.finalize(self.isa.frontend_config());
+    }
+
+    /// What becomes of `source`.
+    ///
+    /// # Errors
+    /// Cranelift cannot compile it.
+    pub fn listing(&mut self, source: &Source) -> Result<Listing, String> {
+        self.translate(source);
+        let clif = self.context.func.display().to_string();
+        let compiled = self
+            .context
+            .compile(&*self.isa, &mut ControlPlane::default())
+            .map_err(|error| format!("Cranelift: {:?}", error.inner))?;
+        let code = compiled.code_buffer();
+        let mut host = Vec::new();
+        let mut at = 0;
+        for place in compiled.buffer.get_srclocs_sorted() {
+            let (start, end) = (place.start as usize, place.end as usize);
+            if at < start {
+                host.push((None, code[at..start].to_vec()));
+            }
+            host.push(((!place.loc.is_default()).then_some(place.loc.bits() as usize), code[start..end].to_vec()));
+            at = end;
+        }
+        host.push((None, code[at..].to_vec()));
+        Ok(Listing { clif, host })
+    }
+
+    /// Compiles `source`; `None` if that cannot be done.
+    pub fn compile(&mut self, source: Source) -> Option<Box<dyn Compiled>> {
+        let begun = Instant::now();
+        self.translate(&source);
         let compiled = match self.context.compile(&*self.isa, &mut ControlPlane::default()) {
             Ok(compiled) => compiled,
             Err(error) => {
@@ -90,6 +123,14 @@ impl Translator {
             }
         }
     }
+}
+
+/// A region's translation, to look at.
+pub struct Listing {
+    /// The CLIF. `@` with a hexadecimal number names the guest instruction that a line belongs to.
+    pub clif: String,
+    /// Pieces of host code in order, each with the number of its guest instruction, counted through all blocks.
+    pub host: Vec<(Option<usize>, Vec<u8>)>,
 }
 
 /// The signature of [`emu_core::exec::region::Code`].
@@ -300,7 +341,9 @@ impl<'f> Lower<'f> {
     fn translate(&mut self, n: usize) {
         self.forget_lanes();
         let insns = &self.source.blocks[n].insns;
+        let first: usize = self.source.blocks[..n].iter().map(|block| block.insns.len()).sum();
         for (k, insn) in insns.iter().enumerate() {
+            self.b.set_srcloc(SourceLoc::new((first + k) as u32));
             self.insn = insn;
             self.open = None;
             let facts = self.flow.blocks[n].insns[k];
