@@ -146,7 +146,12 @@ pub fn analyse(source: &Source) -> Flow {
             block.insns.iter().map(|insn| facts(&mut info, source.mode, insn, &block.bytes[insn.range()])).collect();
         blocks.push(BlockFacts { insns, ..BlockFacts::default() });
         let Some(last) = block.insns.last() else { continue };
-        if last.code.flow_control() == FlowControl::Call && is_near(last) && place(target(block, last)).is_some() {
+        let followed = match last.code.flow_control() {
+            FlowControl::Call => is_near(last) && place(target(block, last)).is_some(),
+            FlowControl::IndirectCall => block.targets.iter().any(|target| place(*target).is_some()),
+            _ => false,
+        };
+        if followed {
             return_sites.extend(place(next(block, last)));
         }
     }
@@ -165,6 +170,9 @@ pub fn analyse(source: &Source) -> Flow {
             FlowControl::UnconditionalBranch if is_near(last) => to.extend(place(target(block, last))),
             FlowControl::Call if is_near(last) && matches => to.extend(place(target(block, last))),
             FlowControl::Return if is_return(last) && matches => to.extend(&return_sites),
+            FlowControl::IndirectBranch | FlowControl::IndirectCall if !crate::lower::is_foreign(last) => {
+                to.extend(block.targets.iter().filter_map(|target| place(*target)));
+            }
             _ => {}
         }
         blocks[n].successors = to;

@@ -1,5 +1,6 @@
 //! The block cache: decoded blocks by physical address and mode, and which of them a store invalidates.
 
+use super::region::Code;
 use super::thread::{Op, OpRef};
 use crate::cpu::Width;
 use crate::decode::insn::Insn;
@@ -43,21 +44,63 @@ pub struct Block {
     pub successor: Cell<Option<OpRef>>,
     /// How often it has run, as far as that is counted.
     pub heat: Cell<u32>,
-    /// The region that begins here, where the entry leads to one.
-    pub region: Cell<usize>,
+    /// The compiled code that begins here, where the entry leads to such.
+    pub region: Cell<Option<Ready>>,
+    /// Where its indirect jump or call has led lately.
+    pub targets: Cell<Targets>,
 }
+
+/// Compiled code, and where it is known to be what memory holds.
+#[derive(Clone, Copy)]
+pub struct Ready {
+    /// What to call.
+    pub code: Code,
+    /// Its region's number.
+    pub id: usize,
+    /// The code lies in one page: it is right wherever its entry is.
+    pub anywhere: bool,
+    /// Else: the address space and mode, and RIP at the entry, for which all its pages have been looked up.
+    pub valid: Option<(u64, u64)>,
+}
+
+/// Targets of an indirect branch that are remembered at most.
+pub const TARGETS: usize = 8;
+
+/// Addresses that an indirect branch has led to, in the order of their first use; zeros behind them.
+pub type Targets = [u64; TARGETS];
 
 impl Block {
     /// A live block of `bytes`, which lie at `offset`.
     pub fn new(ops: Box<[Op]>, insns: Box<[Insn]>, offset: Offset, bytes: &[u8]) -> Block {
         let (stale, successor) = (Cell::new(false), Cell::new(None));
-        let (heat, region) = (Cell::new(0), Cell::new(0));
-        Block { ops, insns, offset, len: bytes.len(), bytes: bytes.into(), patch: None, stale, successor, heat, region }
+        Block {
+            ops,
+            insns,
+            offset,
+            len: bytes.len(),
+            bytes: bytes.into(),
+            patch: None,
+            stale,
+            successor,
+            heat: Cell::new(0),
+            region: Cell::new(None),
+            targets: Cell::new([0; TARGETS]),
+        }
     }
 
-    /// Begins to count its executions anew.
+    /// Begins to count its executions anew, without compiled code.
     pub fn cool(&self) {
         self.heat.set(0);
+        self.region.set(None);
+    }
+
+    /// Remembers that its last instruction, an indirect branch, has led to `rip`.
+    pub fn note_target(&self, rip: u64) {
+        let mut targets = self.targets.get();
+        if let Some(free) = targets.iter_mut().find(|target| **target == 0 || **target == rip) {
+            *free = rip;
+            self.targets.set(targets);
+        }
     }
 
     /// The entry of the block that has taken this stale one's place by now.

@@ -9,8 +9,8 @@
 //! [`layout`] names. It obeys the rules of threaded code: it pays for a block before its first instruction, and where it
 //! leaves, everything architectural is in the vCPU and the budget has been given back for what was not executed.
 
-use super::cache::ModeKey;
-use super::handlers::{Outcome, chain, complete, enter, step};
+use super::cache::{ModeKey, Ready};
+use super::handlers::{Outcome, complete, enter, step};
 use super::thread::{Exit, OpRef, dispatch};
 use super::{Vcpu, mode};
 use crate::cpu::regs::BLOCK_RIP;
@@ -99,6 +99,8 @@ pub struct SourceBlock {
     pub bytes: Box<[u8]>,
     /// Its instructions.
     pub insns: Box<[Insn]>,
+    /// Blocks that its indirect jump or call probably leads to, by their distances.
+    pub targets: Vec<i64>,
 }
 
 /// What to compile: blocks, the first of which is the entry.
@@ -138,20 +140,12 @@ pub trait Compiler: Send {
     fn take(&mut self) -> Option<(u64, Option<Box<dyn Compiled>>)>;
 }
 
-/// An address space and place for which a region is known to be what memory holds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Valid {
-    tag: u64,
-    rip: u64,
-}
-
 struct Region {
     compiled: Option<Box<dyn Compiled>>,
     entry: OpRef,
     members: Box<[OpRef]>,
     /// Pages besides that of the entry: distance in bytes, and where they lie in RAM.
     pages: Box<[(i64, Offset)]>,
-    valid: Option<Valid>,
     dead: bool,
 }
 
@@ -187,6 +181,7 @@ impl Regions {
             if !region.dead && region.members.iter().any(|member| member.block().stale.get()) {
                 region.dead = true;
                 self.unburied = true;
+                region.entry.block().region.set(None);
                 if !region.entry.block().stale.get() {
                     count_anew(region.entry);
                 }
@@ -230,7 +225,22 @@ pub fn warm(cpu: &mut Vcpu, op: OpRef) -> Exit {
     if heat >= cpu.regions.hot {
         return hot(cpu, op);
     }
+    note_way(cpu);
     enter(cpu, op)
+}
+
+/// Remembers the way from the block before, if that ends with an indirect branch.
+#[inline(always)]
+fn note_way(cpu: &Vcpu) {
+    let Some(before) = cpu.block else { return };
+    let block = before.block();
+    if block.insns.last().is_some_and(|last| is_indirect(last.code.flow_control())) {
+        block.note_target(cpu.state.regs.get64(BLOCK_RIP));
+    }
+}
+
+fn is_indirect(control: FlowControl) -> bool {
+    matches!(control, FlowControl::IndirectBranch | FlowControl::IndirectCall)
 }
 
 /// Has the executions of the block of `entry` counted from now on.
@@ -253,17 +263,23 @@ fn hot(cpu: &mut Vcpu, op: OpRef) -> Exit {
 }
 
 /// The entry of a region.
-pub fn compiled(cpu: &mut Vcpu, op: OpRef) -> Exit {
-    match cpu.run_region(op) {
-        exit::CHAIN => {
-            let target = cpu.state.rip;
-            chain(cpu, target)
+pub fn compiled(cpu: &mut Vcpu, mut op: OpRef) -> Exit {
+    loop {
+        match cpu.run_region(op) {
+            exit::CHAIN => {}
+            exit::LOOKUP => return Exit::LOOKUP,
+            exit::BUDGET => return Exit::BUDGET,
+            exit::FAULT => return Exit::FAULT,
+            exit::INTERPRET => return enter(cpu, op),
+            _ => return step(cpu),
         }
-        exit::LOOKUP => Exit::LOOKUP,
-        exit::BUDGET => Exit::BUDGET,
-        exit::FAULT => Exit::FAULT,
-        exit::INTERPRET => enter(cpu, op),
-        _ => step(cpu),
+        let target = cpu.state.rip;
+        let Some(entry) = cpu.cache.jump(target, cpu.jump_tag) else { return Exit::LOOKUP };
+        cpu.state.regs.set64(BLOCK_RIP, target);
+        if entry.block().region.get().is_none() {
+            return dispatch(cpu, entry);
+        }
+        op = entry;
     }
 }
 
@@ -280,18 +296,19 @@ impl Vcpu {
         if self.compiler.is_some() && self.mode & mode::FLAT != 0 && self.mode & mode::CODE != 0 { warm } else { enter }
     }
 
+    #[inline(always)]
     fn run_region(&mut self, op: OpRef) -> u64 {
-        let id = op.block().region.get();
-        let now = Valid { tag: self.jump_tag, rip: self.state.regs.get64(BLOCK_RIP) };
-        let Some(region) = self.regions.list.get(id) else { return exit::INTERPRET };
-        let Some(code) = region.compiled.as_ref().map(|compiled| compiled.code()) else { return exit::INTERPRET };
-        if region.valid != Some(now) && !region.pages.is_empty() && !self.revalidate(id, now) {
+        let Some(region) = op.block().region.get() else { return exit::INTERPRET };
+        if !region.anywhere
+            && region.valid != Some((self.jump_tag, self.state.regs.get64(BLOCK_RIP)))
+            && !self.revalidate(op, region)
+        {
             return exit::INTERPRET;
         }
         self.block = Some(op);
         self.regions.running = true;
         self.stats.regions_entered += 1;
-        let exit = code(self);
+        let exit = (region.code)(self);
         self.regions.running = false;
         if exit == exit::STEP {
             self.stats.region_steps += 1;
@@ -299,16 +316,17 @@ impl Vcpu {
         exit
     }
 
-    /// Whether the pages of region `id` are where it was compiled for, seen from `now`.
+    /// Whether the pages of the region of `op` are where it was compiled for, seen from here.
     #[cold]
-    fn revalidate(&mut self, id: usize, now: Valid) -> bool {
-        let pages = self.regions.list[id].pages.clone();
+    fn revalidate(&mut self, op: OpRef, region: Ready) -> bool {
+        let rip = self.state.regs.get64(BLOCK_RIP);
+        let pages = self.regions.list[region.id].pages.clone();
         let matches = pages.iter().all(|(distance, offset)| {
-            let linear = self.wrap_linear(self.code_linear(now.rip.wrapping_add(*distance as u64))) & !0xfff;
+            let linear = self.wrap_linear(self.code_linear(rip.wrapping_add(*distance as u64))) & !0xfff;
             matches!(self.translate_code(linear), Ok(Some(found)) if found == *offset)
         });
         if matches {
-            self.regions.list[id].valid = Some(now);
+            op.block().region.set(Some(Ready { valid: Some((self.jump_tag, rip)), ..region }));
         }
         matches
     }
@@ -338,7 +356,6 @@ impl Vcpu {
             entry: op,
             members: gathered.members.into(),
             pages: gathered.pages.into(),
-            valid: None,
             dead: false,
         });
         self.regions.waiting.insert(ticket, id);
@@ -379,18 +396,28 @@ impl Vcpu {
                 found.pages.push((page, offset));
             }
             found.members.push(op);
-            found.blocks.push(SourceBlock { delta: distance, bytes: block.bytes.clone(), insns: block.insns.clone() });
+            let (bytes, insns) = (block.bytes.clone(), block.insns.clone());
+            let mut targets = Vec::new();
             let next = at.wrapping_add(last.range().end as u64) & mask;
             let target = next.wrapping_add(last.imm) & mask;
             let near = last.ops[0].kind == Kind::Near && last.ops[0].size == size;
-            let successors = match last.code.flow_control() {
-                FlowControl::Next => [Some(next), None],
-                FlowControl::ConditionalBranch if near => [Some(target), Some(next)],
-                FlowControl::UnconditionalBranch if near => [Some(target), None],
-                FlowControl::Call if near => [Some(target), Some(next)],
-                _ => [None, None],
-            };
-            for successor in successors.into_iter().flatten() {
+            let mut successors = Vec::new();
+            match last.code.flow_control() {
+                FlowControl::Next => successors.push(next),
+                FlowControl::ConditionalBranch if near => successors.extend([target, next]),
+                FlowControl::UnconditionalBranch if near => successors.push(target),
+                FlowControl::Call if near => successors.extend([target, next]),
+                control if is_indirect(control) => {
+                    successors.extend(block.targets.get().into_iter().take_while(|target| *target != 0));
+                    targets.extend(successors.iter().map(|target| target.wrapping_sub(rip) as i64));
+                    if control == FlowControl::IndirectCall && !successors.is_empty() {
+                        successors.push(next);
+                    }
+                }
+                _ => {}
+            }
+            found.blocks.push(SourceBlock { delta: distance, bytes, insns, targets });
+            for successor in successors {
                 if known.contains(&successor) {
                     continue;
                 }
@@ -439,8 +466,9 @@ impl Vcpu {
             self.stats.regions += 1;
             self.stats.region_bytes += compiled.size() as u64;
             self.regions.size += compiled.size();
+            let (code, anywhere) = (compiled.code(), region.pages.is_empty());
             region.compiled = Some(compiled);
-            region.entry.block().region.set(id);
+            region.entry.block().region.set(Some(Ready { code, id, anywhere, valid: None }));
             region.entry.handler.set(self::compiled);
         }
         if self.regions.size > CAPACITY {

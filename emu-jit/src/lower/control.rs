@@ -69,7 +69,7 @@ impl Lower<'_> {
                     let back = self.rip(next);
                     self.push_value(back);
                 }
-                self.chain(target);
+                self.guess(target, &block.targets);
             }
         }
     }
@@ -86,10 +86,19 @@ impl Lower<'_> {
         let dropped = if insn.ops[0].kind == Kind::Imm { insn.imm & 0xffff } else { 0 };
         let sp = self.b.ins().iadd_imm_s(sp, (width.bytes() + dropped) as i64);
         self.set_stack_pointer(sp);
+        let sites: Vec<i64> =
+            self.flow.return_sites.iter().take(GUESSES).map(|site| self.source.blocks[*site].delta).collect();
+        self.guess(target, &sites);
+    }
+
+    /// Goes to `target`: inside the region if it is at one of the distances `guesses`.
+    fn guess(&mut self, target: Value, guesses: &[i64]) {
         self.store_registers();
         let flags = self.flags;
-        for site in self.flow.return_sites.iter().take(GUESSES) {
-            let delta = self.source.blocks[*site].delta;
+        for delta in guesses.iter().copied() {
+            if !self.source.blocks.iter().any(|block| block.delta == delta) {
+                continue;
+            }
             let guess = self.rip(delta);
             let right = self.b.ins().icmp(IntCC::Equal, target, guess);
             let (yes, no) = (self.b.create_block(), self.b.create_block());
