@@ -170,7 +170,7 @@ pub fn analyse(source: &Source) -> Flow {
             FlowControl::UnconditionalBranch if is_near(last) => to.extend(place(target(block, last))),
             FlowControl::Call if is_near(last) && matches => to.extend(place(target(block, last))),
             FlowControl::Return if is_return(last) && matches => to.extend(&return_sites),
-            FlowControl::IndirectBranch | FlowControl::IndirectCall if !crate::lower::is_foreign(last) => {
+            FlowControl::IndirectBranch | FlowControl::IndirectCall if !crate::lower::is_foreign(source.mode, last) => {
                 to.extend(block.targets.iter().filter_map(|target| place(*target)));
             }
             _ => {}
