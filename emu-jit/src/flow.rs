@@ -1,6 +1,7 @@
 //! What the blocks of a region need of each other: who leads where, which registers are used and written, and where the
 //! flags have to be in the vCPU.
 
+use emu_core::cpu::Width;
 use emu_core::decode::insn::{Insn, Kind};
 use emu_core::exec::cache::ModeKey;
 use emu_core::exec::region::{Source, SourceBlock};
@@ -120,7 +121,9 @@ fn facts(info: &mut InstructionInfoFactory, key: ModeKey, insn: &Insn, bytes: &[
     let by_count = matches!(
         iced.mnemonic(),
         Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Shld | Mnemonic::Shrd
-    ) && (insn.ops[1].kind == Kind::Gpr || insn.ops[2].kind == Kind::Gpr || insn.imm & 0x3f == 0);
+    ) && (insn.ops[1].kind == Kind::Gpr
+        || insn.ops[2].kind == Kind::Gpr
+        || insn.imm & (if insn.width == Width::B8 { 0x3f } else { 0x1f }) == 0);
     // Manuals call the flags after a division undefined; here they stay as they were.
     let divides = matches!(iced.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
     facts.sets_flags = !by_count && !divides && iced.rflags_modified() & FLAGS == FLAGS;

@@ -3,7 +3,7 @@
 //! Values keep the type that they come in as long as that makes no difference, since every extension costs an
 //! instruction.
 
-use super::flags::{Flags, InstOp};
+use super::flags::{Flags, InstOp, Rotate, Shift};
 use super::memory::int;
 use super::{Callee, Lower};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -281,6 +281,38 @@ impl Lower<'_> {
             }
             _ => {}
         }
+    }
+
+    /// Translates the current instruction if it is a shift or a rotation by a constant that changes flags.
+    pub fn shift_by_constant(&mut self) -> bool {
+        use Mnemonic as M;
+        let insn = self.insn;
+        let width = insn.width;
+        let count = insn.imm as u32 & if width == Width::B8 { 63 } else { 31 };
+        let mnemonic = insn.code.mnemonic();
+        let known = matches!(mnemonic, M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror);
+        if !known || insn.ops[1].kind != Kind::Imm || count == 0 || count >= width.bits() {
+            return false;
+        }
+        let Ok(x) = self.open(0);
+        let x = self.narrow(x, width);
+        let n = i64::from(count);
+        let r = match mnemonic {
+            M::Shl | M::Sal => self.b.ins().ishl_imm_s(x, n),
+            M::Shr => self.b.ins().ushr_imm_s(x, n),
+            M::Sar => self.b.ins().sshr_imm_s(x, n),
+            M::Rol => self.b.ins().rotl_imm_s(x, n),
+            _ => self.b.ins().rotr_imm_s(x, n),
+        };
+        let Ok(()) = self.commit(0, V::of(r, width));
+        self.flags = match mnemonic {
+            M::Shl | M::Sal => Flags::Shift(Shift::Left, x, count, r, width),
+            M::Shr => Flags::Shift(Shift::Right, x, count, r, width),
+            M::Sar => Flags::Shift(Shift::Arithmetic, x, count, r, width),
+            M::Rol => Flags::Rotate(Rotate::Left, r, width, self.keep_flags()),
+            _ => Flags::Rotate(Rotate::Right, r, width, self.keep_flags()),
+        };
+        true
     }
 
     /// Operand 0, register or memory.
@@ -592,11 +624,12 @@ impl Backend for Lower<'_> {
     fn set_flags(&mut self, op: FlagOp, x: V, y: V, r: V) {
         self.flags = match op {
             FlagOp::Inc | FlagOp::Dec => {
-                let carry = match self.flags {
-                    Flags::Memory | Flags::Count(.., None) => None,
-                    _ => Some(self.carry_flag()),
+                // CF is what it was before the first of several.
+                let before = match self.flags {
+                    Flags::Count(.., before) => before,
+                    _ => self.keep_flags(),
                 };
-                Flags::Count(op, x, y, r, carry)
+                Flags::Count(op, x, y, r, before)
             }
             FlagOp::Parts => Flags::Parts(y, r),
             _ => Flags::Op(op, x, y, r),

@@ -5,6 +5,7 @@ use super::{Callee, Lower};
 use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::types::{I8, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
+use emu_core::cpu::Width;
 use emu_core::cpu::rflags::{AF, CF, FlagOp, OF, ZF};
 use emu_core::exec::region::layout;
 
@@ -15,8 +16,12 @@ pub enum Flags {
     Memory,
     /// An operation, its operands and its result.
     Op(FlagOp, V, V, V),
-    /// INC or DEC, with CF from before; `None` if that is in the vCPU's flags.
-    Count(FlagOp, V, V, V, Option<Value>),
+    /// INC or DEC, with CF from before.
+    Count(FlagOp, V, V, V, Before),
+    /// A shift by a constant that is not zero: its operand and its result, of that width.
+    Shift(Shift, Value, u32, Value, Width),
+    /// A rotation by a constant that is not zero, its result, and what the other flags are.
+    Rotate(Rotate, Value, Width, Before),
     /// The second operation if the value is 1, the first if it is 0.
     Either(Value, [FlagOp; 2], V, V, V),
     /// [`FlagOp::Parts`]: the bits, and the result.
@@ -27,10 +32,111 @@ pub enum Flags {
     Compared(Value, Value),
 }
 
+/// Flags from before, which are looked at only if somebody asks: a number in [`Lower::befores`].
+#[derive(Clone, Copy)]
+pub struct Before(usize);
+
+/// Which shift.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Shift {
+    /// SHL
+    Left,
+    /// SHR
+    Right,
+    /// SAR
+    Arithmetic,
+}
+
+/// Which rotation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Rotate {
+    /// ROL
+    Left,
+    /// ROR
+    Right,
+}
+
 impl Lower<'_> {
-    /// Puts the flags into the vCPU, if they are not there.
+    /// Keeps the flags as they are now.
+    pub fn keep_flags(&mut self) -> Before {
+        self.befores.push(self.flags);
+        Before(self.befores.len() - 1)
+    }
+
+    /// What `ask` says of the flags `before`.
+    fn of_before<T>(&mut self, before: Before, ask: impl FnOnce(&mut Self) -> T) -> T {
+        let now = std::mem::replace(&mut self.flags, self.befores[before.0]);
+        let answer = ask(self);
+        self.flags = now;
+        answer
+    }
+
+    /// CF of a shift (see [`emu_core::ops::integer`]).
+    fn shift_carry(&mut self, kind: Shift, x: Value, count: u32, width: Width) -> Value {
+        let out = match kind {
+            Shift::Left => i64::from(width.bits()) - i64::from(count),
+            _ => i64::from(count) - 1,
+        };
+        self.bit_at(x, out)
+    }
+
+    /// Bit `n` of a value of any width, as an 8-bit 0 or 1.
+    fn bit_at(&mut self, x: Value, n: i64) -> Value {
+        let moved = if n == 0 { x } else { self.b.ins().ushr_imm_s(x, n) };
+        let low = if self.b.func.dfg.value_type(moved) == I8 { moved } else { self.b.ins().ireduce(I8, moved) };
+        self.b.ins().band_imm_s(low, 1)
+    }
+
+    /// CF of a rotation.
+    fn rotate_carry(&mut self, kind: Rotate, r: Value, width: Width) -> Value {
+        self.bit_at(r, if kind == Rotate::Left { 0 } else { i64::from(width.bits()) - 1 })
+    }
+
+    /// OF of a rotation.
+    fn rotate_overflow(&mut self, kind: Rotate, r: Value, width: Width) -> Value {
+        let top = i64::from(width.bits()) - 1;
+        let a = self.bit_at(r, top);
+        let b = self.bit_at(r, if kind == Rotate::Left { 0 } else { top - 1 });
+        self.b.ins().bxor(a, b)
+    }
+
+    /// CF and OF at their places in RFLAGS.
+    fn carry_overflow_bits(&mut self, carry: Value, overflow: Value) -> Value {
+        let carry = self.b.ins().uextend(I64, carry);
+        let overflow = self.b.ins().uextend(I64, overflow);
+        let overflow = self.b.ins().ishl_imm_s(overflow, i64::from(OF.trailing_zeros()));
+        self.b.ins().bor(carry, overflow)
+    }
+
+    /// Makes flags that depend on others what can be stored.
+    fn simplify(&mut self) {
+        match self.flags {
+            Flags::Shift(_, _, _, r, width) => {
+                let (carry, overflow) = (self.carry_flag(), self.overflow_flag());
+                let bits = self.carry_overflow_bits(carry, overflow);
+                self.flags = Flags::Parts(V::Wide(bits), V::of(r, width));
+            }
+            Flags::Rotate(.., before) => {
+                let (carry, overflow) = (self.carry_flag(), self.overflow_flag());
+                let bits = self.carry_overflow_bits(carry, overflow);
+                self.flags = self.befores[before.0];
+                self.replace_carry_overflow(bits);
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts the flags into the vCPU, if they are not there. What is known of them stays the same.
     pub fn store_flags(&mut self) {
+        let known = self.flags;
+        self.simplify();
+        self.store_simple_flags();
+        self.flags = known;
+    }
+
+    fn store_simple_flags(&mut self) {
         let (x, y, r) = match self.flags {
+            Flags::Shift(..) | Flags::Rotate(..) => unreachable!("these have been simplified"),
             Flags::Memory => return,
             Flags::Tested(..) | Flags::Compared(..) => {
                 let (zero, carry) = (self.tested(4), self.tested(2));
@@ -45,11 +151,8 @@ impl Lower<'_> {
                 self.store_byte(op as u8, layout::FLAGS_OP);
                 (Some(x), y, r)
             }
-            Flags::Count(op, x, y, r, carry) => {
-                let carry = match carry {
-                    Some(carry) => carry,
-                    None => self.flag_in_memory(2),
-                };
+            Flags::Count(op, x, y, r, before) => {
+                let carry = self.of_before(before, Self::carry_flag);
                 self.store(carry, layout::FLAGS_CARRY);
                 self.store_byte(op as u8, layout::FLAGS_OP);
                 (Some(x), y, r)
@@ -116,9 +219,9 @@ impl Lower<'_> {
             Flags::Op(FlagOp::SubBorrow, x, y, _) => self.compare(IntCC::UnsignedLessThanOrEqual, x, y),
             Flags::Op(FlagOp::AddCarry, x, _, r) => self.compare(IntCC::UnsignedLessThanOrEqual, r, x),
             Flags::Op(_, x, _, r) => self.compare(IntCC::UnsignedLessThan, r, x),
-            Flags::Count(.., Some(carry)) => carry,
-            // What is in the vCPU is from before.
-            Flags::Count(.., None) => self.flag_in_memory(2),
+            Flags::Count(.., before) => self.of_before(before, Self::carry_flag),
+            Flags::Shift(kind, x, count, _, width) => self.shift_carry(kind, x, count, width),
+            Flags::Rotate(kind, r, width, _) => self.rotate_carry(kind, r, width),
             Flags::Either(which, ops, x, y, r) => {
                 let (a, b) = if Self::is_subtraction(ops[0]) { (x, y) } else { (r, x) };
                 let less = self.compare(IntCC::UnsignedLessThan, a, b);
@@ -138,16 +241,36 @@ impl Lower<'_> {
                 self.overflow(Self::is_subtraction(op), x, y, r)
             }
             Flags::Parts(bits, _) => self.bit(bits, OF),
+            Flags::Shift(kind, x, count, r, width) => {
+                let top = i64::from(width.bits()) - 1;
+                match kind {
+                    Shift::Left => {
+                        let carry = self.shift_carry(kind, x, count, width);
+                        let sign = self.bit_at(r, top);
+                        self.b.ins().bxor(sign, carry)
+                    }
+                    Shift::Right => self.bit_at(x, top),
+                    Shift::Arithmetic => self.b.ins().iconst(I8, 0),
+                }
+            }
+            Flags::Rotate(kind, r, width, _) => self.rotate_overflow(kind, r, width),
             Flags::Tested(..) | Flags::Compared(..) => self.tested(0),
         }
     }
 
     fn result(&self) -> Option<V> {
-        match self.flags {
+        Self::result_of(&self.befores, self.flags)
+    }
+
+    /// The result that SF, ZF and PF come from.
+    fn result_of(befores: &[Flags], flags: Flags) -> Option<V> {
+        match flags {
             Flags::Memory | Flags::Tested(..) | Flags::Compared(..) => None,
             Flags::Op(_, _, _, r) | Flags::Count(_, _, _, r, _) | Flags::Either(_, _, _, _, r) | Flags::Parts(_, r) => {
                 Some(r)
             }
+            Flags::Shift(.., r, width) => Some(V::of(r, width)),
+            Flags::Rotate(.., before) => Self::result_of(befores, befores[before.0]),
         }
     }
 
@@ -156,7 +279,21 @@ impl Lower<'_> {
         if matches!(self.flags, Flags::Tested(..) | Flags::Compared(..)) {
             return self.tested(cc);
         }
-        let Some(r) = self.result() else { return self.flag_in_memory(cc) };
+        if let Flags::Rotate(.., before) = self.flags {
+            match cc >> 1 & 7 {
+                0 | 1 => {}
+                2 | 4 | 5 => return self.of_before(before, |lower| lower.condition_flag(cc)),
+                _ => {
+                    self.simplify();
+                    return self.condition_flag(cc);
+                }
+            }
+        }
+        let r = match (self.result(), self.flags) {
+            (Some(r), _) => r,
+            (None, Flags::Rotate(..)) => V::Imm(0),
+            (None, _) => return self.flag_in_memory(cc),
+        };
         let not = cc & 1 != 0;
         let choose = |yes: IntCC| if not { yes.complement() } else { yes };
         let zero = V::Imm(0);
@@ -225,6 +362,14 @@ impl Lower<'_> {
         }
     }
 
+    /// Puts flags into the vCPU of which only some are known here.
+    fn settle_partial(&mut self) {
+        if matches!(self.flags, Flags::Rotate(..)) && self.result().is_none() {
+            self.store_flags();
+            self.flags = Flags::Memory;
+        }
+    }
+
     /// AF at its place in RFLAGS, in 64 bits. Not for flags in the vCPU.
     fn adjust_bit(&mut self) -> Value {
         match self.flags {
@@ -239,12 +384,15 @@ impl Lower<'_> {
                 let bits = self.wide(bits);
                 self.b.ins().band_imm_s(bits, AF as i64)
             }
+            Flags::Shift(..) => self.b.ins().iconst(I64, 0),
+            Flags::Rotate(.., before) => self.of_before(before, Self::adjust_bit),
         }
     }
 
     /// Replaces CF and OF by those of `bits`.
     pub fn replace_carry_overflow(&mut self, bits: Value) {
         self.settle_tested();
+        self.settle_partial();
         match self.result() {
             Some(r) => {
                 let adjust = self.adjust_bit();
@@ -260,6 +408,7 @@ impl Lower<'_> {
     /// Replaces CF by `carry`, an 8-bit 0 or 1.
     pub fn replace_carry(&mut self, carry: Value) {
         self.settle_tested();
+        self.settle_partial();
         let carry = self.b.ins().uextend(I64, carry);
         if self.result().is_none() {
             self.call(Callee::SetCarry, carry);

@@ -215,6 +215,8 @@ pub struct Lower<'f> {
     block: &'f SourceBlock,
     insn: &'f Insn,
     flags: Flags,
+    /// Flags that others leave in part as they were.
+    befores: Vec<Flags>,
     /// Registers that have been written since they were last stored.
     pending: Registers,
     /// Where accesses that miss leave: its parameter is what [`Lower::step_in`] packs.
@@ -256,6 +258,7 @@ impl<'f> Lower<'f> {
             block,
             insn,
             flags,
+            befores: Vec::new(),
             pending,
             step,
             float: None,
@@ -360,7 +363,7 @@ impl<'f> Lower<'f> {
                 return;
             } else if sse::translates(self.source.mode, insn) {
                 self.vector_instruction();
-            } else {
+            } else if !self.shift_by_constant() {
                 match integer::semantics(insn, Run(self)) {
                     Some(()) => {}
                     None => self.special(),
@@ -465,19 +468,14 @@ impl<'f> Lower<'f> {
             self.pending | self.vectors.pending == 0,
             "registers are stored before an instruction changes any"
         );
-        let hot = self.b.create_block();
+        let (hot, cold) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(cold);
+        self.b.ins().brif(stay, hot, &[], cold, &[]);
+        self.b.switch_to_block(cold);
+        self.store_flags();
         let distance = self.block.delta + i64::from(self.insn.block_offset);
         let packed = self.b.ins().iconst(I64, distance << 8 | (i64::from(self.insn.after) + 1));
-        if matches!(self.flags, Flags::Memory) {
-            self.b.ins().brif(stay, hot, &[], self.step, &[packed.into()]);
-        } else {
-            let cold = self.b.create_block();
-            self.b.set_cold_block(cold);
-            self.b.ins().brif(stay, hot, &[], cold, &[]);
-            self.b.switch_to_block(cold);
-            self.store_flags();
-            self.b.ins().jump(self.step, &[packed.into()]);
-        }
+        self.b.ins().jump(self.step, &[packed.into()]);
         self.b.switch_to_block(hot);
     }
 
