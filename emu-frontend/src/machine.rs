@@ -113,7 +113,7 @@ fn serve(
     let remote = Arc::new(Remote::new(&pc, identity));
     let mut machine = pc.machine;
     if config.engine == Engine::Compiler {
-        let jit = Jit::new().map_err(|problem| StartError::value("accel", "jit", problem))?;
+        let jit = Jit::new(config.code_size).map_err(|problem| StartError::value("accel", "jit", problem))?;
         machine.processor().set_compiler(Some(Box::new(jit)));
     }
     let control = machine.control();

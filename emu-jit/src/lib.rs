@@ -15,4 +15,4 @@ mod runtime;
 mod worker;
 
 pub use lower::{Listing, Translator};
-pub use worker::{Immediate, Jit};
+pub use worker::{CAPACITY, Immediate, Jit};

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 /// Executes one instruction by the interpreter; see [`Vcpu::execute_for_region`].
 pub extern "C" fn execute(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
-    // SAFETY: compiled code passes only addresses of instructions in the box that its own `Region` holds (`lower`
-    // takes them from there), and it runs only while that region lives.
+    // SAFETY: compiled code passes only addresses that `Foreign::keep` returned (`Lower::execute` puts them there), of
+    // the `Foreign` that its own `Region` holds, and it runs only while that region lives.
     let insn = unsafe { &*insn };
     cpu.execute_for_region(insn)
 }
@@ -191,11 +191,27 @@ pub extern "C" fn packed_float(cpu: &mut Vcpu, what: u64) -> u64 {
     0
 }
 
+/// Instructions that stay where they are, for code that has their addresses.
+#[derive(Default)]
+#[allow(clippy::vec_box)] // They must not move.
+pub struct Foreign(Vec<Box<Insn>>);
+
+impl Foreign {
+    /// Keeps `insn`; its address as long as this lives.
+    pub fn keep(&mut self, insn: &Insn) -> *const Insn {
+        let kept = Box::new(*insn);
+        let address = std::ptr::from_ref(&*kept);
+        self.0.push(kept);
+        address
+    }
+}
+
 /// A region's code, and what the code refers to.
 pub struct Region {
     memory: Mmap,
-    /// The instructions, which the code passes to [`execute`].
-    insns: Vec<Box<[Insn]>>,
+    /// What the code passes to [`execute`].
+    _foreign: Foreign,
+    instructions: usize,
     effort: Duration,
 }
 
@@ -204,10 +220,10 @@ impl Region {
     ///
     /// # Errors
     /// The host has no memory left.
-    pub fn new(code: &[u8], insns: Vec<Box<[Insn]>>, effort: Duration) -> std::io::Result<Region> {
+    pub fn new(code: &[u8], foreign: Foreign, instructions: usize, effort: Duration) -> std::io::Result<Region> {
         let mut memory = MmapMut::map_anon(code.len().max(1))?;
         memory[..code.len()].copy_from_slice(code);
-        Ok(Region { memory: memory.make_exec()?, insns, effort })
+        Ok(Region { memory: memory.make_exec()?, _foreign: foreign, instructions, effort })
     }
 }
 
@@ -223,7 +239,7 @@ impl Compiled for Region {
     }
 
     fn instructions(&self) -> usize {
-        self.insns.iter().map(|insns| insns.len()).sum()
+        self.instructions
     }
 
     fn effort(&self) -> Duration {

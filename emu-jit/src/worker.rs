@@ -11,6 +11,9 @@ use std::thread::JoinHandle;
 /// one, into what compiling costs (ARCHITECTURE.md has the figures).
 const THRESHOLD: u32 = 1000;
 
+/// Bytes of code at most, unless the user says otherwise.
+pub const CAPACITY: usize = 64 << 20;
+
 /// Sources that may wait for the worker; the oldest are given up for newer ones.
 const WAITING: usize = 256;
 
@@ -62,16 +65,17 @@ impl Shared {
 
 /// The Cranelift tier: compiles regions on a thread of its own.
 pub struct Jit {
+    capacity: usize,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Jit {
-    /// Starts the worker.
+    /// Starts the worker. There are at most `capacity` bytes of code.
     ///
     /// # Errors
     /// If Cranelift has no back end for this host, or no thread can be made: a line for the user.
-    pub fn new() -> Result<Jit, String> {
+    pub fn new(capacity: usize) -> Result<Jit, String> {
         let mut translator = Translator::new()?;
         let shared = Arc::new(Shared::default());
         let worker = shared.clone();
@@ -85,13 +89,17 @@ impl Jit {
             .name("jit".into())
             .spawn(work)
             .map_err(|error| format!("the thread that compiles cannot be started: {error}"))?;
-        Ok(Jit { shared, thread: Some(thread) })
+        Ok(Jit { capacity, shared, thread: Some(thread) })
     }
 }
 
 impl Compiler for Jit {
     fn threshold(&self) -> u32 {
         THRESHOLD
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
     }
 
     fn request(&mut self, source: Source) -> bool {
@@ -135,6 +143,7 @@ impl Drop for Jit {
 pub struct Immediate {
     translator: Translator,
     threshold: u32,
+    capacity: usize,
     answers: VecDeque<Answer>,
 }
 
@@ -144,13 +153,25 @@ impl Immediate {
     /// # Errors
     /// As [`Jit::new`].
     pub fn new(threshold: u32) -> Result<Immediate, String> {
-        Ok(Immediate { translator: Translator::new()?, threshold, answers: VecDeque::new() })
+        Immediate::with_capacity(threshold, CAPACITY)
+    }
+
+    /// The same, with at most `capacity` bytes of code.
+    ///
+    /// # Errors
+    /// As [`Jit::new`].
+    pub fn with_capacity(threshold: u32, capacity: usize) -> Result<Immediate, String> {
+        Ok(Immediate { translator: Translator::new()?, threshold, capacity, answers: VecDeque::new() })
     }
 }
 
 impl Compiler for Immediate {
     fn threshold(&self) -> u32 {
         self.threshold
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
     }
 
     fn request(&mut self, source: Source) -> bool {

@@ -63,7 +63,7 @@ fn boot(arch: &str, compiles: bool) -> Trace {
 
     let mut machine = pc.machine;
     if compiles {
-        let jit = Jit::new().unwrap_or_else(|problem| panic!("{problem}"));
+        let jit = Jit::new(emu_jit::CAPACITY).unwrap_or_else(|problem| panic!("{problem}"));
         machine.processor().set_compiler(Some(Box::new(jit)));
     }
     let control = machine.control();

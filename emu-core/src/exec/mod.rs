@@ -63,10 +63,12 @@ pub struct Stats {
     pub compile_micros: u64,
     /// Bytes of memory of all regions that were installed.
     pub region_bytes: u64,
-    /// Entries into compiled regions from outside.
-    pub regions_entered: u64,
-    /// Exits of compiled regions for an instruction that the interpreter had to execute.
-    pub region_steps: u64,
+    /// Instructions that compiled regions executed.
+    pub region_instructions: u64,
+    /// Exits of compiled regions, by [`region::exit`].
+    pub region_exits: [u64; region::exit::NAMES.len()],
+    /// How often all regions were given up because their code had reached its size.
+    pub region_evictions: u64,
 }
 
 /// Bits of [`ModeKey`].

@@ -27,8 +27,6 @@ const WARM_SHARE: u32 = 32;
 const INSNS: usize = 100;
 /// Blocks in a region at most.
 const BLOCKS: usize = 32;
-/// Bytes of code after which all regions are given up.
-const CAPACITY: usize = 64 << 20;
 
 /// Why a region's code came back: its return value.
 pub mod exit {
@@ -44,6 +42,15 @@ pub mod exit {
     pub const FAULT: u64 = 4;
     /// The region is not valid here, and nothing has been done: interpret the block.
     pub const INTERPRET: u64 = 5;
+    /// What each means, in the order of their numbers.
+    pub const NAMES: [&str; 6] = [
+        "to other code",
+        "for a look at events",
+        "by the end of the budget",
+        "for one instruction",
+        "by a fault",
+        "without beginning",
+    ];
 }
 
 /// Where compiled code finds things: distances in bytes from the start of the [`Vcpu`].
@@ -132,6 +139,8 @@ pub trait Compiled: Send {
 pub trait Compiler: Send {
     /// Executions of a block before the region that begins there is asked for; at least 1.
     fn threshold(&self) -> u32;
+    /// Bytes of code at most: beyond, all regions are given up.
+    fn capacity(&self) -> usize;
     /// Takes a source to compile; does not wait. Whether it was taken.
     fn request(&mut self, source: Source) -> bool;
     /// Whether [`Compiler::take`] has something; cheap.
@@ -158,13 +167,19 @@ pub struct Regions {
     /// Requests by ticket: the region that is waiting for its code.
     waiting: HashMap<u64, usize>,
     tickets: u64,
+    /// Places in `list` whose region is dead and freed.
+    free: Vec<usize>,
     /// Executions that make a block hot.
     hot: u32,
+    /// Bytes of code, and how many there may be.
     size: usize,
+    capacity: usize,
+    /// Regions that have code.
+    ready: usize,
     /// A region's code is running.
     running: bool,
-    /// Some region is dead whose code has not been freed.
-    unburied: bool,
+    /// Dead regions whose code has not been freed.
+    unburied: Vec<usize>,
 }
 
 impl Regions {
@@ -180,7 +195,7 @@ impl Regions {
             let region = &mut self.list[*id];
             if !region.dead && region.members.iter().any(|member| member.block().stale.get()) {
                 region.dead = true;
-                self.unburied = true;
+                self.unburied.push(*id);
                 region.entry.block().region.set(None);
                 if !region.entry.block().stale.get() {
                     count_anew(region.entry);
@@ -192,14 +207,37 @@ impl Regions {
 
     /// Frees the code of dead regions. Only when no compiled code is on the stack.
     fn bury(&mut self) {
-        if !std::mem::take(&mut self.unburied) {
-            return;
-        }
-        for region in self.list.iter_mut().filter(|region| region.dead) {
-            if let Some(compiled) = region.compiled.take() {
+        for id in std::mem::take(&mut self.unburied) {
+            // One that still waits for its code is freed when that comes.
+            if let Some(compiled) = self.list[id].compiled.take() {
                 self.size -= compiled.size();
+                self.ready -= 1;
+                self.retire(id);
             }
         }
+    }
+
+    /// Gives the place of a dead region away that nothing waits for.
+    fn retire(&mut self, id: usize) {
+        let members = std::mem::take(&mut self.list[id].members);
+        for page in members.iter().map(|member| member.block().offset >> 12) {
+            if let Some(of_page) = self.pages.get_mut(&page) {
+                of_page.retain(|other| *other != id);
+                if of_page.is_empty() {
+                    self.pages.remove(&page);
+                }
+            }
+        }
+        self.free.push(id);
+    }
+
+    fn add(&mut self, region: Region) -> usize {
+        let Some(id) = self.free.pop() else {
+            self.list.push(region);
+            return self.list.len() - 1;
+        };
+        self.list[id] = region;
+        id
     }
 
     /// Forgets everything. Only when no compiled code is on the stack; the caller sees to the entries.
@@ -208,7 +246,9 @@ impl Regions {
         self.list.clear();
         self.pages.clear();
         self.waiting.clear();
-        self.size = 0;
+        self.free.clear();
+        self.unburied.clear();
+        (self.size, self.ready) = (0, 0);
     }
 
     /// The entries that lead to compiled code, or will.
@@ -287,6 +327,7 @@ impl Vcpu {
     /// Compiles hot code with `compiler` from now on; `None` for interpreting alone. Only between runs.
     pub fn set_compiler(&mut self, compiler: Option<Box<dyn Compiler>>) {
         self.regions.hot = compiler.as_ref().map_or(u32::MAX, |compiler| compiler.threshold());
+        self.regions.capacity = compiler.as_ref().map_or(0, |compiler| compiler.capacity());
         self.compiler = compiler;
         self.collect_blocks();
     }
@@ -294,6 +335,11 @@ impl Vcpu {
     /// The first handler of a block that is decoded now.
     pub(crate) fn entry_handler(&self) -> super::thread::Handler {
         if self.compiler.is_some() && self.mode & mode::FLAT != 0 && self.mode & mode::CODE != 0 { warm } else { enter }
+    }
+
+    /// Regions that have code, the bytes of that, and how many there may be; `None` without a compiler.
+    pub fn compiled_code(&self) -> Option<(usize, usize, usize)> {
+        self.compiler.as_ref().map(|_| (self.regions.ready, self.regions.size, self.regions.capacity))
     }
 
     #[inline(always)]
@@ -307,12 +353,11 @@ impl Vcpu {
         }
         self.block = Some(op);
         self.regions.running = true;
-        self.stats.regions_entered += 1;
+        let budget = self.budget;
         let exit = (region.code)(self);
         self.regions.running = false;
-        if exit == exit::STEP {
-            self.stats.region_steps += 1;
-        }
+        self.stats.region_instructions += (budget - self.budget) as u64;
+        self.stats.region_exits[exit as usize % exit::NAMES.len()] += 1;
         exit
     }
 
@@ -344,20 +389,20 @@ impl Vcpu {
             count_anew(op);
             return;
         }
-        let id = self.regions.list.len();
-        for member in &gathered.members {
-            let of_page = self.regions.pages.entry(member.block().offset >> 12).or_default();
-            if of_page.last() != Some(&id) {
-                of_page.push(id);
-            }
-        }
-        self.regions.list.push(Region {
+        let pages: Vec<usize> = gathered.members.iter().map(|member| member.block().offset >> 12).collect();
+        let id = self.regions.add(Region {
             compiled: None,
             entry: op,
             members: gathered.members.into(),
             pages: gathered.pages.into(),
             dead: false,
         });
+        for page in pages {
+            let of_page = self.regions.pages.entry(page).or_default();
+            if of_page.last() != Some(&id) {
+                of_page.push(id);
+            }
+        }
         self.regions.waiting.insert(ticket, id);
     }
 
@@ -456,22 +501,26 @@ impl Vcpu {
                     region.dead = true;
                     count_anew(region.entry);
                 }
+                self.regions.retire(id);
                 continue;
             };
             self.stats.compiled += compiled.instructions() as u64;
             self.stats.compile_micros += compiled.effort().as_micros() as u64;
             if region.dead {
+                self.regions.retire(id);
                 continue;
             }
             self.stats.regions += 1;
             self.stats.region_bytes += compiled.size() as u64;
             self.regions.size += compiled.size();
+            self.regions.ready += 1;
             let (code, anywhere) = (compiled.code(), region.pages.is_empty());
             region.compiled = Some(compiled);
             region.entry.block().region.set(Some(Ready { code, id, anywhere, valid: None }));
             region.entry.handler.set(self::compiled);
         }
-        if self.regions.size > CAPACITY {
+        if self.regions.size > self.regions.capacity {
+            self.stats.region_evictions += 1;
             for entry in self.regions.entries() {
                 count_anew(entry);
             }

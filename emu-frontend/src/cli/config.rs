@@ -75,6 +75,8 @@ pub struct Config {
     pub cpu: CpuModel,
     /// What executes.
     pub engine: Engine,
+    /// Bytes of compiled code at most.
+    pub code_size: usize,
     /// What boots.
     pub boot: BootFiles,
     /// Character devices by id, those of `-serial` and its like among them.
@@ -170,7 +172,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         return Ok(Outcome::Print(text));
     }
     let mut warnings = Vec::new();
-    let mut machine = machine::parse(options, &mut warnings)?;
+    let mut machine = machine::parse(options)?;
     refuse_hardware_that_is_absent(options)?;
     let mut devices = devices::parse(&options.device, &options.global, &mut warnings)?;
     let (display, by_default) = display::parse(options, display::host_has_screen())?;
@@ -194,6 +196,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         memory: machine::memory_size(&options.m)?,
         cpu: cpu::parse(options.cpu.as_deref(), bits32)?,
         engine: machine.engine,
+        code_size: machine.code_size.unwrap_or(emu_jit::CAPACITY),
         boot,
         chardevs: characters.chardevs,
         serial: characters.serial,

@@ -25,6 +25,8 @@ pub struct Machine {
     pub append: Option<String>,
     /// What executes.
     pub engine: Engine,
+    /// `-accel ...,tb-size=`: bytes of compiled code at most.
+    pub code_size: Option<usize>,
     /// `-machine pcspk-audiodev=`, with the value that it is part of.
     pub speaker: Option<(String, String)>,
 }
@@ -57,11 +59,14 @@ const FIXED: &[(&str, bool)] = &[
 /// Switches of QEMU's `pc` that change nothing that a guest could see.
 const COSMETIC: &[&str] = &["dump-guest-core", "mem-merge", "suppress-vmdesc"];
 
+/// Mebibytes of compiled code that can be asked for.
+const MOST_CODE: u64 = 64 << 10;
+
 /// Checks the options that choose the machine.
 ///
 /// # Errors
 /// A machine, engine, property or number of CPUs that does not exist.
-pub fn parse(options: &Options, warnings: &mut Vec<String>) -> Result<Machine, StartError> {
+pub fn parse(options: &Options) -> Result<Machine, StartError> {
     let mut machine = Machine::default();
     for text in &options.machine {
         let mut v = KeyValues::parse("machine", text, "type");
@@ -92,8 +97,8 @@ pub fn parse(options: &Options, warnings: &mut Vec<String>) -> Result<Machine, S
         if let Some(thread) = v.take("thread")?.filter(|t| t != "single" && t != "multi") {
             return Err(v.error(format!("'thread={thread}': expected single or multi")));
         }
-        if v.take_number("tb-size", u64::MAX)?.is_some() {
-            warnings.push(format!("-accel {text}: tb-size is not implemented (compiled code has 64 MiB); ignored"));
+        if let Some(mebibytes) = v.take_number("tb-size", MOST_CODE)?.filter(|size| *size != 0) {
+            machine.code_size = Some((mebibytes as usize) << 20);
         }
         v.finish()?;
         names.push(name);

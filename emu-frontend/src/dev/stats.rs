@@ -5,6 +5,7 @@ use crate::cli::error::StartError;
 use crate::run;
 use clap::Args;
 use emu_core::exec::Vcpu;
+use emu_core::exec::region::exit;
 use emu_devices::board::machine::Machine;
 use emu_devices::board::pc::PcError;
 use std::ffi::OsString;
@@ -48,15 +49,39 @@ pub fn show(machine: &mut Machine<Vcpu, PcError>) -> String {
         ("without a handler", stats.slow),
         ("exceptions, interrupts", stats.delivered),
         ("TLB misses", stats.tlb_misses),
-        ("regions compiled", stats.regions),
-        ("instructions compiled", stats.compiled),
-        ("microseconds of compiling", stats.compile_micros),
-        ("bytes of compiled code", stats.region_bytes),
-        ("entries into regions", stats.regions_entered),
-        ("regions left for one step", stats.region_steps),
     ] {
         let per_thousand = count as f64 * 1000.0 / instructions.max(1) as f64;
         let _ = writeln!(text, "{name:<27}{count:>16}   {per_thousand:>10.3} per 1000 instructions");
+    }
+    text + &tiers(machine)
+}
+
+/// What executes how much, and what compiled code costs; also what the monitor's `info jit` prints.
+pub fn tiers(machine: &mut Machine<Vcpu, PcError>) -> String {
+    let instructions = machine.bus().clock(|clock| clock.instructions());
+    let processor = machine.processor();
+    let Some((regions, bytes, capacity)) = processor.compiled_code() else {
+        return "compiled code: none; the interpreter executes everything\n".into();
+    };
+    let stats = &processor.stats;
+    let percent = |part: u64, whole: u64| part as f64 * 100.0 / whole.max(1) as f64;
+    let compiled = stats.region_instructions.min(instructions);
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    for (name, count) in [("interpreted instructions", instructions - compiled), ("instructions in regions", compiled)]
+    {
+        let _ = writeln!(text, "{name:<27}{count:>16}   {:>10.3} %", percent(count, instructions));
+    }
+    let _ = writeln!(text, "regions                    {regions:>16}   {bytes} of {capacity} bytes of code");
+    let _ = writeln!(text, "regions compiled           {:>16}   {} bytes of code", stats.regions, stats.region_bytes);
+    let per_insn = stats.compile_micros as f64 / stats.compiled.max(1) as f64;
+    let _ =
+        writeln!(text, "instructions compiled      {:>16}   {per_insn:>10.3} microseconds for each", stats.compiled);
+    let _ = writeln!(text, "all given up for room      {:>16}", stats.region_evictions);
+    let exits: u64 = stats.region_exits.iter().sum();
+    for (name, count) in exit::NAMES.iter().zip(stats.region_exits) {
+        let name = format!("left {name}");
+        let _ = writeln!(text, "{name:<27}{count:>16}   {:>10.3} %", percent(count, exits));
     }
     text
 }

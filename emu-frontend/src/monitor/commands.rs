@@ -216,6 +216,7 @@ pub const INFO: &[Command] = &[
     command(&["chardev"], &[], "", "show the character devices", info::chardev),
     command(&["cpus"], &[], "", "show infos for each CPU", info::cpus),
     command(&["irq"], &[], "", "show the interrupts statistics (if available)", info::irq),
+    command(&["jit"], &[], "", "show dynamic compiler info", info::jit),
     command(&["kvm"], &[], "", "show KVM information", info::kvm),
     command(&["mem"], &[], "", "show the active virtual memory mappings", info::mem),
     command(&["mice"], &[], "", "show which guest mouse is receiving events", info::mice),

@@ -60,6 +60,10 @@ pub fn cpus(_: &Remote, _: &Arguments) -> String {
     format!("* CPU #0: thread_id={}\n", std::process::id())
 }
 
+pub fn jit(machine: &Remote, _: &Arguments) -> String {
+    machine.call(crate::dev::stats::tiers).unwrap_or_default()
+}
+
 pub fn kvm(_: &Remote, _: &Arguments) -> String {
     "kvm support: disabled\n".into()
 }

@@ -13,7 +13,7 @@ mod memory;
 pub mod sse;
 
 use crate::flow::{self, Facts, Flow, Registers};
-use crate::runtime::Region;
+use crate::runtime::{Foreign, Region};
 use backend::V;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
@@ -64,8 +64,8 @@ impl Translator {
         Ok(Translator { isa, context: Context::new(), builder: FunctionBuilderContext::new() })
     }
 
-    /// Translates `source` to CLIF, in the context.
-    fn translate(&mut self, source: &Source) {
+    /// Translates `source` to CLIF, in the context; the instructions that it refers to.
+    fn translate(&mut self, source: &Source) -> Foreign {
         let flow = flow::analyse(source);
         self.context.clear();
         self.context.func =
@@ -74,6 +74,7 @@ impl Translator {
         lower.region();
         lower.b.seal_all_blocks();
         lower.b.finalize(self.isa.frontend_config());
+        lower.foreign
     }
 
     /// What becomes of `source`.
@@ -105,7 +106,7 @@ impl Translator {
     /// Compiles `source`; `None` if that cannot be done.
     pub fn compile(&mut self, source: Source) -> Option<Box<dyn Compiled>> {
         let begun = Instant::now();
-        self.translate(&source);
+        let foreign = self.translate(&source);
         let compiled = match self.context.compile(&*self.isa, &mut ControlPlane::default()) {
             Ok(compiled) => compiled,
             Err(error) => {
@@ -114,8 +115,8 @@ impl Translator {
                 return None;
             }
         };
-        let insns = source.blocks.into_iter().map(|block| block.insns).collect();
-        match Region::new(compiled.code_buffer(), insns, begun.elapsed()) {
+        let instructions = source.blocks.iter().map(|block| block.insns.len()).sum();
+        match Region::new(compiled.code_buffer(), foreign, instructions, begun.elapsed()) {
             Ok(region) => Some(Box::new(region)),
             Err(error) => {
                 tracing::error!("no memory for compiled code: {error}");
@@ -215,6 +216,8 @@ pub struct Lower<'f> {
     block: &'f SourceBlock,
     insn: &'f Insn,
     flags: Flags,
+    /// Instructions for the interpreter's functions.
+    foreign: Foreign,
     /// Flags that others leave in part as they were.
     befores: Vec<Flags>,
     /// Registers that have been written since they were last stored.
@@ -258,6 +261,7 @@ impl<'f> Lower<'f> {
             block,
             insn,
             flags,
+            foreign: Foreign::default(),
             befores: Vec::new(),
             pending,
             step,
@@ -524,7 +528,8 @@ impl<'f> Lower<'f> {
         self.settle(start, 0);
         self.store(start, layout::REGS + usize::from(BLOCK_RIP));
         self.flags = Flags::Memory;
-        let insn = self.b.ins().iconst(I64, std::ptr::from_ref(self.insn) as i64);
+        let kept = self.foreign.keep(self.insn);
+        let insn = self.b.ins().iconst(I64, kept as i64);
         // What the second returns with anything but zero has left the guest's FPU.
         let callee = if self.float.is_some() { Callee::ExecuteInFloat } else { Callee::Execute };
         let result = self.call(callee, insn);
