@@ -137,10 +137,15 @@ fn one(
     let disp = rng.i32(..0x5ff0);
     let (x8, y8, x16, x32, y32) = (g8[n(rng)], g8[n(rng)], g16[n(rng)], g32[n(rng)], g32[n(rng)]);
     let (x64, y64) = (g64[n(rng)], g64[n(rng)]);
-    let mem = |rng: &mut Rng| match (wide, rng.u8(..6)) {
+    // Around the end of a page, close together, are places where one check of a page does not serve for two accesses.
+    let close = 0xff0 + (disp & 0x1f);
+    let mem = |rng: &mut Rng| match (wide, rng.u8(..8)) {
         (true, 0) => rbp + rcx * 2 + disp,
         (false, 0) => ebp + ecx * 4 + disp,
         (true, 1) => rsp + (disp & 0xff),
+        (true, 2 | 3) => rbp + close,
+        (true, 4) => ebp + close,
+        (false, 2 | 3) => ebp + close,
         (true, _) => rbp + disp,
         (false, 1) => esp + (disp & 0xff),
         (false, _) => ebp + disp,

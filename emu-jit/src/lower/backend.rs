@@ -234,8 +234,17 @@ impl Lower<'_> {
         {
             return V::Sum { subtract, x, y, carry: None, width };
         }
+        let distance = match b {
+            V::Imm(value) if subtract => Some((value as i64).wrapping_neg()),
+            V::Imm(value) => Some(value as i64),
+            _ => None,
+        };
         let (a, b) = (self.wide(a), self.wide(b));
-        V::Wide(self.sum(subtract, a, b, None, Width::B8))
+        let sum = self.sum(subtract, a, b, None, Width::B8);
+        if let Some(distance) = distance {
+            self.note_sum(sum, a, distance);
+        }
+        V::Wide(sum)
     }
 
     fn shift(&mut self, a: V, n: V, by: impl Fn(&mut Self, Value, Value) -> Value) -> V {
@@ -276,6 +285,7 @@ impl Lower<'_> {
                 let host = self.host(frame, insn.width.bytes(), false);
                 let value = self.load_host(insn.width, host);
                 let sp = self.b.ins().iadd_imm_s(frame, insn.width.bytes() as i64);
+                self.note_sum(sp, frame, insn.width.bytes() as i64);
                 self.set_stack_pointer(sp);
                 self.set_register(rbp, insn.width, V::of(value, insn.width));
             }
@@ -502,8 +512,9 @@ impl Backend for Lower<'_> {
     }
 
     fn drop_top(&mut self) {
-        let sp = self.stack_pointer();
-        let sp = self.b.ins().iadd_imm_s(sp, self.insn.width.bytes() as i64);
+        let top = self.stack_pointer();
+        let sp = self.b.ins().iadd_imm_s(top, self.insn.width.bytes() as i64);
+        self.note_sum(sp, top, self.insn.width.bytes() as i64);
         self.set_stack_pointer(sp);
     }
 

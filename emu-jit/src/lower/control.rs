@@ -84,8 +84,9 @@ impl Lower<'_> {
         let target = self.unsigned(target, width);
         self.check(target);
         let dropped = if insn.ops[0].kind == Kind::Imm { insn.imm & 0xffff } else { 0 };
-        let sp = self.b.ins().iadd_imm_s(sp, (width.bytes() + dropped) as i64);
-        self.set_stack_pointer(sp);
+        let behind = self.b.ins().iadd_imm_s(sp, (width.bytes() + dropped) as i64);
+        self.note_sum(behind, sp, (width.bytes() + dropped) as i64);
+        self.set_stack_pointer(behind);
         let sites: Vec<i64> =
             self.flow.return_sites.iter().take(GUESSES).map(|site| self.source.blocks[*site].delta).collect();
         self.guess(target, &sites);
@@ -154,12 +155,12 @@ impl Lower<'_> {
         self.b.def_var(self.budget, left);
         let facts = &self.flow.blocks[n];
         if facts.predecessors == 1 {
-            self.queue.push((n, self.flags));
+            self.queue.push((n, self.flags, self.checked.clone()));
         } else {
             if facts.flags_in {
                 self.store_flags();
             }
-            self.queue.push((n, Flags::Memory));
+            self.queue.push((n, Flags::Memory, Vec::new()));
         }
         self.b.ins().jump(self.clif[n], &[]);
     }

@@ -24,29 +24,86 @@ pub fn guest() -> MemFlagsData {
     MemFlagsData::new().with_notrap()
 }
 
+/// What an address is relative to. Two addresses with the same root differ by the difference of their offsets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Root {
+    base: Option<Value>,
+    index: Option<(Value, u8)>,
+    /// The sum is cut to less than the size of the code: an address-size prefix.
+    narrow: bool,
+}
+
+/// An address as far as it is known while translating: its root, and how far behind that it is.
+pub type Place = (Root, i64);
+
+/// An access whose page the TLB is known to have.
+#[derive(Clone, Copy)]
+pub struct Checked {
+    place: Place,
+    size: i64,
+    write: bool,
+    /// The linear address of the page, and what makes a linear address in it a host address.
+    page: Value,
+    addend: Value,
+}
+
+/// Addresses this far apart are taken to be in the same page often enough.
+const NEAR: i64 = 2048;
+
 impl Lower<'_> {
+    /// Where `address` is.
+    fn place(&self, address: Value) -> Place {
+        self.places.get(&address).copied().unwrap_or((Root { base: Some(address), index: None, narrow: false }, 0))
+    }
+
+    /// Notes that `sum` is `address` plus `distance`.
+    pub fn note_sum(&mut self, sum: Value, address: Value, distance: i64) {
+        let (root, offset) = self.place(address);
+        if !root.narrow {
+            self.places.insert(sum, (root, offset.wrapping_add(distance)));
+        }
+    }
+
     /// The effective address of the memory operand, cut to the address size.
     pub fn effective(&mut self) -> Value {
         let mem = self.insn.mem;
         let mut sum = None;
         let mut disp = mem.disp;
+        let mut root = Root { base: None, index: None, narrow: false };
+        let mut offset = 0;
         if mem.base == BLOCK_RIP {
             disp = disp.wrapping_add(self.block.delta);
             sum = Some(self.start);
+            root.base = sum;
         } else if mem.base != ZERO {
-            sum = Some(self.register64(mem.base));
+            let base = self.register64(mem.base);
+            let place = self.place(base);
+            // What is added to a sum that has been cut is not cut with it.
+            (root, offset) = if place.0.narrow { (Root { base: Some(base), ..root }, 0) } else { place };
+            sum = Some(base);
         }
         if mem.index != ZERO {
             let index = self.register64(mem.index);
             let scaled = if mem.shift == 0 { index } else { self.b.ins().ishl_imm_s(index, i64::from(mem.shift)) };
+            if root.index.is_some() {
+                // Two of them: the base itself is what it is relative to.
+                (root, offset) = (Root { base: sum, index: None, narrow: false }, 0);
+            }
+            root.index = Some((index, mem.shift));
             sum = Some(sum.map_or(scaled, |sum| self.b.ins().iadd(sum, scaled)));
         }
         let address = match sum {
             Some(sum) if disp == 0 => sum,
             Some(sum) => self.b.ins().iadd_imm_s(sum, disp),
-            None => return self.b.ins().iconst(I64, (disp as u64 & self.insn.addr.mask()) as i64),
+            None => self.b.ins().iconst(I64, (disp as u64 & self.insn.addr.mask()) as i64),
         };
-        if self.insn.addr == Width::B8 { address } else { self.b.ins().band_imm_s(address, 0xffff_ffff) }
+        let address = match sum {
+            Some(_) if self.insn.addr != Width::B8 => self.b.ins().band_imm_s(address, 0xffff_ffff),
+            _ => address,
+        };
+        root.narrow = self.insn.addr != self.code_width();
+        self.places.insert(address, (root, offset.wrapping_add(disp)));
+        address
     }
 
     /// The linear address of the memory operand, in a mode in which segments are flat besides FS and GS.
@@ -64,6 +121,44 @@ impl Lower<'_> {
     /// The host address of `size` bytes at `linear`, if the TLB has it; else the interpreter executes the instruction.
     pub fn host(&mut self, linear: Value, size: u64, write: bool) -> Value {
         self.store_registers();
+        let place = self.place(linear);
+        let size = size as i64;
+        let near = self.checked.iter().rev().find(|known| {
+            let distance = place.1.wrapping_sub(known.place.1);
+            known.place.0 == place.0
+                && (known.write || !write)
+                && distance.unsigned_abs() < NEAR as u64
+                // Which of its ends has to be looked at is decided below.
+                && (distance >= 0 || distance + size <= known.size)
+        });
+        if let Some(known) = near.copied() {
+            let distance = place.1.wrapping_sub(known.place.1);
+            if distance >= 0 && distance + size <= known.size {
+                return self.b.ins().iadd(linear, known.addend);
+            }
+            // One end is in the page; the other is looked at.
+            let end = if distance >= 0 { self.b.ins().iadd_imm_s(linear, size - 1) } else { linear };
+            let page = self.b.ins().band_imm_s(end, !0xfff);
+            let same = self.b.ins().icmp(IntCC::Equal, page, known.page);
+            let (full, joined) = (self.b.create_block(), self.b.create_block());
+            self.b.set_cold_block(full);
+            self.b.append_block_param(joined, I64);
+            self.b.ins().brif(same, joined, &[known.addend.into()], full, &[]);
+            self.b.switch_to_block(full);
+            let (_, addend) = self.look_up(linear, size, write);
+            self.b.set_cold_block(self.b.current_block().unwrap_or(full));
+            self.b.ins().jump(joined, &[addend.into()]);
+            self.b.switch_to_block(joined);
+            let addend = self.b.block_params(joined)[0];
+            return self.b.ins().iadd(linear, addend);
+        }
+        let (page, addend) = self.look_up(linear, size, write);
+        self.checked.push(Checked { place, size, write, page, addend });
+        self.b.ins().iadd(linear, addend)
+    }
+
+    /// Asks the TLB for `size` bytes at `linear`: the page, and what makes a linear address in it a host address.
+    fn look_up(&mut self, linear: Value, size: i64, write: bool) -> (Value, Value) {
         let shift = 12 - layout::TLB_ENTRY.trailing_zeros();
         let mask = ((layout::TLB_BANK - 1) * layout::TLB_ENTRY) as i64;
         let at = self.b.ins().ushr_imm_s(linear, i64::from(shift));
@@ -71,12 +166,12 @@ impl Lower<'_> {
         let entry = self.b.ins().iadd(self.bank, at);
         let tag = if write { layout::WRITE_TAG } else { layout::READ_TAG };
         let tag = self.b.ins().load(I64, MemFlagsData::trusted(), entry, tag as i32);
-        let last = if size == 1 { linear } else { self.b.ins().iadd_imm_s(linear, size as i64 - 1) };
+        let last = if size == 1 { linear } else { self.b.ins().iadd_imm_s(linear, size - 1) };
         let page = self.b.ins().band_imm_s(last, !0xfff);
         let hit = self.b.ins().icmp(IntCC::Equal, page, tag);
         self.step_unless(hit);
         let addend = self.b.ins().load(I64, MemFlagsData::trusted(), entry, layout::ADDEND as i32);
-        self.b.ins().iadd(linear, addend)
+        (page, addend)
     }
 
     /// Loads `width` from a host address.
@@ -92,21 +187,30 @@ impl Lower<'_> {
     /// The stack pointer, which has the size of the code.
     pub fn stack_pointer(&mut self) -> Value {
         let sp = self.b.use_var(self.registers[usize::from(RSP)]);
-        self.cut(sp)
+        self.cut_sum(sp, sp, 0)
+    }
+
+    /// `sum`, which is `address` plus `distance`, cut to the size of the code.
+    pub fn cut_sum(&mut self, sum: Value, address: Value, distance: i64) -> Value {
+        let cut = self.cut(sum);
+        if cut != address {
+            self.note_sum(cut, address, distance);
+        }
+        cut
     }
 
     /// Sets the stack pointer, which has the size of the code.
     pub fn set_stack_pointer(&mut self, value: Value) {
-        let value = self.cut(value);
+        let value = self.cut_sum(value, value, 0);
         self.define(RSP, value);
     }
 
     /// Pushes a value of the size of the code.
     pub fn push_value(&mut self, value: Value) {
         let width = self.code_width();
-        let sp = self.stack_pointer();
-        let sp = self.b.ins().iadd_imm_s(sp, -(width.bytes() as i64));
-        let sp = self.cut(sp);
+        let before = self.stack_pointer();
+        let sp = self.b.ins().iadd_imm_s(before, -(width.bytes() as i64));
+        let sp = self.cut_sum(sp, before, -(width.bytes() as i64));
         let host = self.host(sp, width.bytes(), true);
         let value = self.narrow(V::Wide(value), width);
         self.store_host(value, host);

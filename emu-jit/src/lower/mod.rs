@@ -37,6 +37,8 @@ use emu_core::ops::integer::{self, Visitor};
 use emu_core::softfloat::sse::mxcsr;
 use flags::Flags;
 use iced_x86::{FlowControl, Mnemonic};
+use memory::{Checked, Place};
+use std::collections::HashMap;
 use std::time::Instant;
 
 /// Compiles regions, one after the other.
@@ -211,11 +213,15 @@ pub struct Lower<'f> {
     /// The start of each block.
     clif: Vec<Block>,
     /// Blocks to translate, with what is known of the flags there.
-    queue: Vec<(usize, Flags)>,
+    queue: Vec<(usize, Flags, Vec<Checked>)>,
     /// The block and instruction that are being translated.
     block: &'f SourceBlock,
     insn: &'f Insn,
     flags: Flags,
+    /// What is known of addresses.
+    places: HashMap<Value, Place>,
+    /// Accesses whose page is known to be in the TLB here.
+    checked: Vec<Checked>,
     /// Instructions for the interpreter's functions.
     foreign: Foreign,
     /// Flags that others leave in part as they were.
@@ -261,6 +267,8 @@ impl<'f> Lower<'f> {
             block,
             insn,
             flags,
+            places: HashMap::new(),
+            checked: Vec::new(),
             foreign: Foreign::default(),
             befores: Vec::new(),
             pending,
@@ -303,14 +311,15 @@ impl<'f> Lower<'f> {
         self.load_registers(self.flow.uses);
         self.load_vectors(self.flow.vector_uses);
         self.b.ins().jump(self.clif[0], &[]);
-        self.queue.push((0, Flags::Memory));
+        self.queue.push((0, Flags::Memory, Vec::new()));
         let mut done = vec![false; self.source.blocks.len()];
-        while let Some((n, flags)) = self.queue.pop() {
+        while let Some((n, flags, checked)) = self.queue.pop() {
             if std::mem::replace(&mut done[n], true) {
                 continue;
             }
             self.b.switch_to_block(self.clif[n]);
             self.flags = flags;
+            self.checked = checked;
             self.block = &self.source.blocks[n];
             self.translate(n);
         }
@@ -528,6 +537,8 @@ impl<'f> Lower<'f> {
         self.settle(start, 0);
         self.store(start, layout::REGS + usize::from(BLOCK_RIP));
         self.flags = Flags::Memory;
+        // It may change what the TLB has.
+        self.checked.clear();
         let kept = self.foreign.keep(self.insn);
         let insn = self.b.ins().iconst(I64, kept as i64);
         // What the second returns with anything but zero has left the guest's FPU.
