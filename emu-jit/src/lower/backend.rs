@@ -665,7 +665,7 @@ impl Backend for Lower<'_> {
                 self.flags = Flags::Parts(bits, r);
                 self.store_flags();
                 self.b.ins().jump(after, &[]);
-                self.b.switch_to_block(after);
+                self.begin(after);
                 self.flags = Flags::Memory;
             }
         }
@@ -685,7 +685,7 @@ impl Backend for Lower<'_> {
                 let after = self.if_not_zero(c);
                 self.call(Callee::SetCfOf, bits);
                 self.b.ins().jump(after, &[]);
-                self.b.switch_to_block(after);
+                self.begin(after);
             }
         }
     }
@@ -703,7 +703,7 @@ impl Lower<'_> {
         let c = self.b.ins().icmp(IntCC::NotEqual, c, zero);
         let (yes, after) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(c, yes, &[], after, &[]);
-        self.b.switch_to_block(yes);
+        self.begin(yes);
         after
     }
 }

@@ -38,10 +38,10 @@ impl Lower<'_> {
             let (yes, no) = (self.b.create_block(), self.b.create_block());
             self.b.ins().brif(condition, yes, &[], no, &[]);
             let flags = self.flags;
-            self.b.switch_to_block(yes);
+            self.begin(yes);
             self.go(taken);
             self.flags = flags;
-            self.b.switch_to_block(no);
+            self.begin(no);
             self.go(next);
             return;
         }
@@ -104,10 +104,10 @@ impl Lower<'_> {
             let right = self.b.ins().icmp(IntCC::Equal, target, guess);
             let (yes, no) = (self.b.create_block(), self.b.create_block());
             self.b.ins().brif(right, yes, &[], no, &[]);
-            self.b.switch_to_block(yes);
+            self.begin(yes);
             self.go(delta);
             self.flags = flags;
-            self.b.switch_to_block(no);
+            self.begin(no);
         }
         self.chain(target);
     }
@@ -146,12 +146,12 @@ impl Lower<'_> {
         let (over, paid) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(over);
         self.b.ins().brif(short, over, &[], paid, &[]);
-        self.b.switch_to_block(over);
+        self.begin(over);
         let target = self.rip(distance);
         self.settle(target, 0);
         self.store(target, layout::REGS + usize::from(BLOCK_RIP));
         self.leave(exit::BUDGET);
-        self.b.switch_to_block(paid);
+        self.begin(paid);
         self.b.def_var(self.budget, left);
         let facts = &self.flow.blocks[n];
         if facts.predecessors == 1 {

@@ -144,11 +144,11 @@ impl Lower<'_> {
             self.b.set_cold_block(full);
             self.b.append_block_param(joined, I64);
             self.b.ins().brif(same, joined, &[known.addend.into()], full, &[]);
-            self.b.switch_to_block(full);
+            self.begin(full);
             let (_, addend) = self.look_up(linear, size, write);
             self.b.set_cold_block(self.b.current_block().unwrap_or(full));
             self.b.ins().jump(joined, &[addend.into()]);
-            self.b.switch_to_block(joined);
+            self.begin(joined);
             let addend = self.b.block_params(joined)[0];
             return self.b.ins().iadd(linear, addend);
         }

@@ -291,11 +291,11 @@ impl<'f> Lower<'f> {
         self.b.set_cold_block(over);
         let short = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, left, 0);
         self.b.ins().brif(short, over, &[], paid, &[]);
-        self.b.switch_to_block(over);
+        self.begin(over);
         self.store(self.start, layout::RIP);
         self.leave(exit::BUDGET);
 
-        self.b.switch_to_block(paid);
+        self.begin(paid);
         self.b.def_var(self.budget, left);
         if self.flow.computes {
             let zero = self.b.ins().iconst(I64, 0);
@@ -317,7 +317,11 @@ impl<'f> Lower<'f> {
             if std::mem::replace(&mut done[n], true) {
                 continue;
             }
-            self.b.switch_to_block(self.clif[n]);
+            if self.flow.blocks[n].predecessors == 1 {
+                self.begin(self.clif[n]);
+            } else {
+                self.b.switch_to_block(self.clif[n]);
+            }
             self.flags = flags;
             self.checked = checked;
             self.block = &self.source.blocks[n];
@@ -333,7 +337,7 @@ impl<'f> Lower<'f> {
             }
         }
         if let Some(out) = self.float {
-            self.b.switch_to_block(out);
+            self.begin(out);
             let zero = self.b.ins().iconst(I64, 0);
             self.call(Callee::LeaveFloat, zero);
             let code = self.b.block_params(out)[0];
@@ -349,9 +353,15 @@ impl<'f> Lower<'f> {
         let (yes, no) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(no);
         self.b.ins().brif(masked, yes, &[], no, &[]);
-        self.b.switch_to_block(no);
+        self.begin(no);
         self.leave(exit::INTERPRET);
-        self.b.switch_to_block(yes);
+        self.begin(yes);
+    }
+
+    /// Goes on in `block`, to which all ways are known: variables need no parameters there.
+    fn begin(&mut self, block: Block) {
+        self.b.switch_to_block(block);
+        self.b.seal_block(block);
     }
 
     fn translate(&mut self, n: usize) {
@@ -484,17 +494,17 @@ impl<'f> Lower<'f> {
         let (hot, cold) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(cold);
         self.b.ins().brif(stay, hot, &[], cold, &[]);
-        self.b.switch_to_block(cold);
+        self.begin(cold);
         self.store_flags();
         let distance = self.block.delta + i64::from(self.insn.block_offset);
         let packed = self.b.ins().iconst(I64, distance << 8 | (i64::from(self.insn.after) + 1));
         self.b.ins().jump(self.step, &[packed.into()]);
-        self.b.switch_to_block(hot);
+        self.begin(hot);
     }
 
     /// The block [`Lower::step`].
     fn leave_for_step(&mut self) {
-        self.b.switch_to_block(self.step);
+        self.begin(self.step);
         self.b.set_cold_block(self.step);
         let packed = self.b.block_params(self.step)[0];
         let refund = self.b.ins().band_imm_s(packed, 0xff);
@@ -549,10 +559,10 @@ impl<'f> Lower<'f> {
             self.b.set_cold_block(out);
         }
         self.b.ins().brif(result, out, &[], next, &[]);
-        self.b.switch_to_block(out);
+        self.begin(out);
         let code = self.b.ins().iadd_imm_s(result, -1);
         self.b.ins().return_(&[code]);
-        self.b.switch_to_block(next);
+        self.begin(next);
         self.load_registers(facts.writes & self.flow.uses);
         self.load_vectors(facts.vector_writes & self.flow.vector_uses);
         let budget = self.load(I64, layout::BUDGET);
