@@ -82,7 +82,7 @@ impl Jit {
         let work = move || {
             while let Some(source) = worker.next() {
                 let ticket = source.ticket;
-                worker.finish((ticket, translator.compile(source)));
+                worker.finish((ticket, translator.compile(&source)));
             }
         };
         let thread = std::thread::Builder::new()
@@ -176,7 +176,7 @@ impl Compiler for Immediate {
 
     fn request(&mut self, source: Source) -> bool {
         let ticket = source.ticket;
-        let compiled = self.translator.compile(source);
+        let compiled = self.translator.compile(&source);
         self.answers.push_back((ticket, compiled));
         true
     }

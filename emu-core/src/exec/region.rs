@@ -24,9 +24,9 @@ use std::time::Duration;
 /// Executions of a block after which it is worth a place in a region: a share of [`Compiler::threshold`].
 const WARM_SHARE: u32 = 32;
 /// Instructions in a region at most.
-const INSNS: usize = 100;
+const INSNS: usize = 200;
 /// Blocks in a region at most.
-const BLOCKS: usize = 32;
+const BLOCKS: usize = 48;
 
 /// Why a region's code came back: its return value.
 pub mod exit {

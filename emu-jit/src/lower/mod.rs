@@ -54,9 +54,17 @@ impl Translator {
     /// # Errors
     /// If Cranelift has no back end for it.
     pub fn new() -> Result<Translator, String> {
+        Translator::optimising("none")
+    }
+
+    /// With Cranelift's setting `opt_level`: `none`, `speed` or `speed_and_size`.
+    ///
+    /// # Errors
+    /// As [`Translator::new`]; or there is no such level.
+    pub fn optimising(level: &str) -> Result<Translator, String> {
         let mut flags = settings::builder();
         let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
-        for (name, value) in [("opt_level", "none"), ("enable_verifier", verifier), ("unwind_info", "false")] {
+        for (name, value) in [("opt_level", level), ("enable_verifier", verifier), ("unwind_info", "false")] {
             flags.set(name, value).map_err(|error| format!("Cranelift: {error}"))?;
         }
         let isa = cranelift_native::builder()
@@ -106,9 +114,9 @@ impl Translator {
     }
 
     /// Compiles `source`; `None` if that cannot be done.
-    pub fn compile(&mut self, source: Source) -> Option<Box<dyn Compiled>> {
+    pub fn compile(&mut self, source: &Source) -> Option<Box<dyn Compiled>> {
         let begun = Instant::now();
-        let foreign = self.translate(&source);
+        let foreign = self.translate(source);
         let compiled = match self.context.compile(&*self.isa, &mut ControlPlane::default()) {
             Ok(compiled) => compiled,
             Err(error) => {
