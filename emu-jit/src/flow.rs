@@ -133,8 +133,7 @@ fn facts(info: &mut InstructionInfoFactory, key: ModeKey, insn: &Insn, bytes: &[
         || partly
         || iced.rflags_read() & FLAGS != 0
         || iced.stack_pointer_increment() != 0
-        || crate::lower::is_foreign(key, insn)
-        || crate::lower::sse::may_leave(insn);
+        || crate::lower::is_foreign(key, insn);
     facts
 }
 

@@ -81,6 +81,8 @@ mod host {
         single_to_qword "cvtss2si {r}, {x}";
         double_to_dword "cvtsd2si {r:e}, {x}";
         double_to_qword "cvtsd2si {r}, {x}";
+        truncate_single "cvttss2si {r}, {x}";
+        truncate_double "cvttsd2si {r}, {x}";
     }
 
     /// An instruction with the same register as source and destination.
@@ -138,6 +140,12 @@ mod host {
     pub fn double_to_qword(bits: u64) -> u64 {
         bits
     }
+    pub fn truncate_single(bits: u64) -> u64 {
+        bits
+    }
+    pub fn truncate_double(bits: u64) -> u64 {
+        bits
+    }
     pub fn packed(_: &mut Xmm, _: u64, _: u64) {}
 }
 
@@ -182,6 +190,16 @@ pub extern "C" fn double_to_dword(_: &mut Vcpu, bits: u64) -> u64 {
 /// CVTSD2SI of 64 bits.
 pub extern "C" fn double_to_qword(_: &mut Vcpu, bits: u64) -> u64 {
     host::double_to_qword(bits)
+}
+
+/// CVTTSS2SI of 64 bits.
+pub extern "C" fn truncate_single(_: &mut Vcpu, bits: u64) -> u64 {
+    host::truncate_single(bits)
+}
+
+/// CVTTSD2SI of 64 bits.
+pub extern "C" fn truncate_double(_: &mut Vcpu, bits: u64) -> u64 {
+    host::truncate_double(bits)
 }
 
 /// Replaces the XMM register that the low four bits of `what` name by what the higher bits say: of the immediate of a

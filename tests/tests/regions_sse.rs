@@ -168,17 +168,15 @@ fn program(rng: &mut Rng, bits: u32, codes: &[Code]) -> Result<Vec<u8>, IcedErro
     let chosen: Vec<Code> = (0..rng.usize(1..30)).map(|_| codes[rng.usize(..codes.len())]).collect();
     for _ in 0..rng.usize(1..12) {
         let mut skip = a.create_label();
-        match rng.u8(..16) {
-            0 => a.jp(skip)?,
-            1 => a.ja(skip)?,
-            2 => a.jb(skip)?,
-            3 => a.je(skip)?,
-            4 => a.jle(skip)?,
-            _ => {}
+        if rng.u8(..3) == 0 {
+            branch(&mut a, rng, skip)?;
         }
         for _ in 0..rng.usize(1..5) {
             if let Some(insn) = instruction(chosen[rng.usize(..chosen.len())], bits, rng) {
                 a.add_instruction(insn)?;
+                if insn.rflags_modified() != 0 && rng.bool() {
+                    branch(&mut a, rng, skip)?;
+                }
             }
         }
         let base = if bits == 64 { rbp + 0 } else { ebp + 0 };
@@ -199,6 +197,19 @@ fn program(rng: &mut Rng, bits: u32, codes: &[Code]) -> Result<Vec<u8>, IcedErro
     }
     a.jmp(top)?;
     a.assemble(CODE)
+}
+
+fn branch(a: &mut CodeAssembler, rng: &mut Rng, to: CodeLabel) -> Result<(), IcedError> {
+    match rng.u8(..8) {
+        0 => a.jp(to),
+        1 => a.jnp(to),
+        2 => a.ja(to),
+        3 => a.jb(to),
+        4 => a.jne(to),
+        5 => a.jbe(to),
+        6 => a.js(to),
+        _ => a.jle(to),
+    }
 }
 
 fn xmm(rng: &mut Rng) -> AsmRegisterXmm {
@@ -370,4 +381,27 @@ fn random_sse_code_comes_to_the_same_in_both_tiers() {
         regions += compiled.stats.regions;
     }
     println!("{programs} programs, {total} instructions, {regions} regions");
+}
+
+/// Nothing is cached of page 0, whose addresses look like an empty entry's but for the low bits.
+#[test]
+fn a_misaligned_access_faults_where_nothing_is_cached_in_both_tiers() {
+    let mut a = CodeAssembler::new(32).unwrap();
+    let mut top = a.create_label();
+    a.set_label(&mut top).unwrap();
+    a.movaps(xmm0, xmmword_ptr(ebx)).unwrap();
+    a.jmp(top).unwrap();
+    let code = a.assemble(CODE).unwrap();
+    for compiles in [false, true] {
+        for low in 1..16 {
+            let mut cpu = processor(&code, 32, &[]);
+            if compiles {
+                cpu.set_compiler(Some(Box::new(Immediate::new(1).unwrap())));
+            }
+            cpu.state.regs.set_gpr(3, DATA);
+            assert_eq!(cpu.run(10), RunExit::Budget);
+            cpu.state.regs.set_gpr(3, low);
+            assert_eq!(cpu.run(10), RunExit::TripleFault, "address {low}, compiles: {compiles}");
+        }
+    }
 }

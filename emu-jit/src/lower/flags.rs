@@ -6,7 +6,7 @@ use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::types::{I8, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use emu_core::cpu::Width;
-use emu_core::cpu::rflags::{AF, CF, FlagOp, OF, ZF};
+use emu_core::cpu::rflags::{AF, CF, FlagOp, OF, PF, ZF};
 use emu_core::exec::region::layout;
 
 /// What is known of the flags at a place of the translation.
@@ -28,7 +28,7 @@ pub enum Flags {
     Parts(V, V),
     /// ZF and CF as 0 or 1; the others are clear.
     Tested(Value, Value),
-    /// As COMIS has set them for these floats, none of which is a NaN.
+    /// As COMIS has set them for these floats.
     Compared(Value, Value),
 }
 
@@ -139,10 +139,13 @@ impl Lower<'_> {
             Flags::Shift(..) | Flags::Rotate(..) => unreachable!("these have been simplified"),
             Flags::Memory => return,
             Flags::Tested(..) | Flags::Compared(..) => {
-                let (zero, carry) = (self.tested(4), self.tested(2));
-                let (zero, carry) = (self.b.ins().uextend(I64, zero), self.b.ins().uextend(I64, carry));
-                let zero = self.b.ins().ishl_imm_s(zero, i64::from(ZF.trailing_zeros()));
-                let bits = self.b.ins().bor(zero, carry);
+                let mut bits = self.b.ins().iconst(I64, 0);
+                for (cc, bit) in [(4, ZF), (2, CF), (10, PF)] {
+                    let flag = self.tested(cc);
+                    let flag = self.b.ins().uextend(I64, flag);
+                    let flag = self.b.ins().ishl_imm_s(flag, i64::from(bit.trailing_zeros()));
+                    bits = self.b.ins().bor(bits, flag);
+                }
                 self.store_byte(FlagOp::Bits as u8, layout::FLAGS_OP);
                 self.store(bits, layout::FLAGS_Y);
                 return;
@@ -333,15 +336,16 @@ impl Lower<'_> {
         if not { self.b.ins().bxor_imm_s(value, 1) } else { value }
     }
 
-    /// Condition `cc` of flags of which only ZF and CF may be set.
+    /// Condition `cc` of flags of which only ZF, CF and PF may be set.
     fn tested(&mut self, cc: u8) -> Value {
         let value = match (cc >> 1 & 7, self.flags) {
-            (0 | 4 | 5 | 6, _) => self.b.ins().iconst(I8, 0),
+            (0 | 4 | 6, _) | (5, Flags::Tested(..)) => self.b.ins().iconst(I8, 0),
             (which, Flags::Compared(a, b)) => {
                 // Each is one flag of the host's comparison.
                 let condition = match which {
                     1 => FloatCC::UnorderedOrLessThan,
                     3 => FloatCC::UnorderedOrLessThanOrEqual,
+                    5 => FloatCC::Unordered,
                     _ => FloatCC::UnorderedOrEqual,
                 };
                 return self.b.ins().fcmp(if cc & 1 == 0 { condition } else { condition.complement() }, a, b);

@@ -200,6 +200,8 @@ enum Callee {
     SingleToQword,
     DoubleToDword,
     DoubleToQword,
+    TruncateSingle,
+    TruncateDouble,
     PackedFloat,
 }
 
@@ -539,6 +541,8 @@ impl<'f> Lower<'f> {
             Callee::SingleToQword => crate::runtime::single_to_qword as *const () as usize,
             Callee::DoubleToDword => crate::runtime::double_to_dword as *const () as usize,
             Callee::DoubleToQword => crate::runtime::double_to_qword as *const () as usize,
+            Callee::TruncateSingle => crate::runtime::truncate_single as *const () as usize,
+            Callee::TruncateDouble => crate::runtime::truncate_double as *const () as usize,
             Callee::PackedFloat => crate::runtime::packed_float as *const () as usize,
         };
         let mut signature = signature(self.b.func.signature.call_conv);

@@ -13,6 +13,7 @@
 use super::super::backend::V;
 use super::super::{Callee, Flags, Lower};
 use super::slot;
+use crate::flow;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8X16, I32, I32X4, I64, I64X2};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
@@ -20,6 +21,7 @@ use emu_core::cpu::Width;
 use emu_core::cpu::regs::RegFile;
 use emu_core::decode::insn::{Insn, Kind};
 use emu_core::exec::region::layout;
+use emu_core::ops::integer::jump_condition;
 use iced_x86::{Code, Mnemonic as M};
 
 /// A computation on lanes of one float type.
@@ -147,15 +149,6 @@ pub fn find(insn: &Insn) -> Option<Float> {
     })
 }
 
-/// Whether the instruction may leave the region though its operands are registers.
-pub fn may_leave(float: Float, insn: &Insn) -> bool {
-    match float {
-        Float::Flags(_) => true,
-        Float::Truncate(_) => insn.ops[0].size == 8,
-        _ => false,
-    }
-}
-
 /// The predicates of CMPPS and its relatives (SDM Vol. 2A table 3-1).
 fn predicate(imm: u8) -> FloatCC {
     match imm & 7 {
@@ -229,10 +222,7 @@ impl Lower<'_> {
             Float::Flags(kind) => {
                 let b = self.scalar(1, kind);
                 let a = self.low(dst, kind);
-                // The interpreter has the NaNs. So the comparison is never dropped, and COMIS needs not raise for them.
-                self.store_registers();
-                let ordered = self.b.ins().fcmp(FloatCC::Ordered, a, b);
-                self.step_unless(ordered);
+                self.compare_floats(a, b);
                 self.flags = Flags::Compared(a, b);
             }
             Float::FromInteger(kind) => {
@@ -355,7 +345,7 @@ impl Lower<'_> {
             self.define_at_once(r);
             return;
         }
-        // CLIF's conversion saturates; whatever may be out of range is the interpreter's. The sign is shifted out.
+        // CLIF's conversion saturates; whatever may be out of range goes another way. The sign is shifted out.
         let (bits, limit) = match kind {
             F32 => {
                 let bits = self.b.ins().bitcast(I32, super::little_endian(), value);
@@ -369,10 +359,53 @@ impl Lower<'_> {
         }
         let limit = self.b.ins().iconst(I64, limit as i64);
         let fits = self.b.ins().icmp(IntCC::UnsignedLessThan, magnitude, limit);
-        self.store_registers();
-        self.step_unless(fits);
-        let r = self.b.ins().fcvt_to_sint_sat(I64, value);
+        let [hot, cold, after] = [(); 3].map(|()| self.b.create_block());
+        self.b.set_cold_block(cold);
+        let r = self.b.append_block_param(after, I64);
+        self.b.ins().brif(fits, hot, &[], cold, &[]);
+        self.b.switch_to_block(cold);
+        let callee = if kind == F32 { Callee::TruncateSingle } else { Callee::TruncateDouble };
+        let exact = self.call(callee, bits);
+        self.b.ins().jump(after, &[exact.into()]);
+        self.b.switch_to_block(hot);
+        let inside = self.b.ins().fcvt_to_sint_sat(I64, value);
+        self.b.ins().jump(after, &[inside.into()]);
+        self.b.switch_to_block(after);
         self.define_at_once(r);
+    }
+
+    /// Raises what COMIS and UCOMIS raise, once and for all: the conditions of [`Flags::Compared`] are comparisons too,
+    /// but perhaps none of them is asked for.
+    fn compare_floats(&mut self, a: Value, b: Value) {
+        let signals = matches!(self.insn.code.mnemonic(), M::Comiss | M::Comisd);
+        if !signals && self.condition_follows() {
+            return;
+        }
+        let unordered = self.b.ins().fcmp(FloatCC::Unordered, a, b);
+        if !signals {
+            // Where nothing is looked for as long as the flags are not stored.
+            self.store(unordered, layout::FLAGS_CARRY);
+            return;
+        }
+        let (cold, after) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(cold);
+        self.b.ins().brif(unordered, cold, &[], after, &[]);
+        self.b.switch_to_block(cold);
+        // COMIS raises for quiet NaNs, as this comparison does; zeros raise nothing.
+        let (a, b) = (self.extended(a), self.extended(b));
+        let less = self.b.ins().fcmp(FloatCC::LessThan, a, b);
+        let less = self.lanes(I64X2, less);
+        let less = self.b.ins().extractlane(less, 0);
+        self.store(less, layout::FLAGS_X);
+        self.b.ins().jump(after, &[]);
+        self.b.switch_to_block(after);
+    }
+
+    /// Whether the next instruction is a branch on a flag that comparisons set.
+    fn condition_follows(&self) -> bool {
+        let next = self.block.insns.iter().find(|next| usize::from(next.block_offset) == self.insn.range().end);
+        let condition = next.filter(|next| flow::is_near(next)).and_then(|next| jump_condition(next.code.mnemonic()));
+        condition.is_some_and(|cc| matches!(cc >> 1, 1 | 2 | 3 | 5 | 7))
     }
 
     /// To doublewords, the integer indefinite where a lane is out of range. Of two doubles the rest is zero.

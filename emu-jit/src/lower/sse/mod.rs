@@ -106,11 +106,6 @@ pub fn computes(key: ModeKey, insn: &Insn) -> bool {
     translates(key, insn) && matches!(op(insn), Some(Op::Float(_)))
 }
 
-/// Whether `insn`, if it is translated, may leave the region though it accesses no memory.
-pub fn may_leave(insn: &Insn) -> bool {
-    matches!(op(insn), Some(Op::Float(float)) if float::may_leave(float, insn))
-}
-
 /// For casts from one type to another.
 fn little_endian() -> MemFlagsData {
     MemFlagsData::new().with_endianness(Endianness::Little)
