@@ -19,6 +19,22 @@ pub extern "C" fn execute(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
     cpu.execute_for_region(insn)
 }
 
+/// Executes one instruction that accesses nothing but XMM registers and MXCSR, and raises nothing.
+pub extern "C" fn compute(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
+    // SAFETY: as in `execute`.
+    let insn = unsafe { &*insn };
+    let result = (insn.exec)(cpu, insn);
+    debug_assert!(result.is_ok(), "{:?} of {:?}", result, insn.code);
+    0
+}
+
+/// As [`compute`], between [`enter_float`] and [`leave_float`].
+pub extern "C" fn compute_in_float(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
+    leave_float(cpu, 0);
+    compute(cpu, insn);
+    enter_float(cpu, 0)
+}
+
 /// Condition `cc` of the flags in the vCPU, as 0 or 1.
 pub extern "C" fn condition(cpu: &mut Vcpu, cc: u64) -> u64 {
     u64::from(cpu.state.flags.condition(cc as u8 & 15))

@@ -79,7 +79,7 @@ fn codes() -> Vec<Code> {
     use OpCodeOperandKind as K;
     let fits = |code: &Code| {
         let info = code.op_code();
-        let features = [F::SSE, F::SSE2, F::SSE3, F::SSSE3, F::SSE4_1, F::SSE4_2];
+        let features = [F::SSE, F::SSE2, F::SSE3, F::SSSE3, F::SSE4_1, F::SSE4_2, F::AES, F::PCLMULQDQ, F::SHA];
         let operands = info.op_kinds();
         info.is_instruction()
             && info.encoding() == EncodingKind::Legacy

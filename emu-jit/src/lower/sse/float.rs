@@ -8,7 +8,8 @@
 //! here never has a load as the first operand, for which alone Cranelift would swap them.
 //!
 //! Absent, and so executed by the interpreter's function: RCP and RSQRT, whose tables differ between processors,
-//! ADDSUB, DPPS and DPPD, and what converts from and to MMX registers; everything on hosts that are no x86.
+//! ADDSUB, DPPS and DPPD, which no operation of CLIF is, and what converts from and to MMX registers; everything on hosts
+//! that are no x86.
 
 use super::super::backend::V;
 use super::super::{Callee, Flags, Lower};
@@ -363,14 +364,14 @@ impl Lower<'_> {
         self.b.set_cold_block(cold);
         let r = self.b.append_block_param(after, I64);
         self.b.ins().brif(fits, hot, &[], cold, &[]);
-        self.b.switch_to_block(cold);
+        self.begin(cold);
         let callee = if kind == F32 { Callee::TruncateSingle } else { Callee::TruncateDouble };
         let exact = self.call(callee, bits);
         self.b.ins().jump(after, &[exact.into()]);
-        self.b.switch_to_block(hot);
+        self.begin(hot);
         let inside = self.b.ins().fcvt_to_sint_sat(I64, value);
         self.b.ins().jump(after, &[inside.into()]);
-        self.b.switch_to_block(after);
+        self.begin(after);
         self.define_at_once(r);
     }
 
@@ -390,7 +391,7 @@ impl Lower<'_> {
         let (cold, after) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(cold);
         self.b.ins().brif(unordered, cold, &[], after, &[]);
-        self.b.switch_to_block(cold);
+        self.begin(cold);
         // COMIS raises for quiet NaNs, as this comparison does; zeros raise nothing.
         let (a, b) = (self.extended(a), self.extended(b));
         let less = self.b.ins().fcmp(FloatCC::LessThan, a, b);
@@ -398,7 +399,7 @@ impl Lower<'_> {
         let less = self.b.ins().extractlane(less, 0);
         self.store(less, layout::FLAGS_X);
         self.b.ins().jump(after, &[]);
-        self.b.switch_to_block(after);
+        self.begin(after);
     }
 
     /// Whether the next instruction is a branch on a flag that comparisons set.

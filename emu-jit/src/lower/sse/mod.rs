@@ -8,8 +8,8 @@ mod float;
 mod moves;
 mod packed;
 
-use super::Lower;
 use super::memory::guest;
+use super::{Callee, Lower};
 use crate::flow::Registers;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8X16, I16, I32, I32X4, I64};
@@ -20,6 +20,7 @@ use emu_core::exec::cache::ModeKey;
 use emu_core::exec::mode;
 use emu_core::exec::region::layout;
 use float::{Float, vector_of};
+use iced_x86::Mnemonic;
 use moves::Move;
 use packed::Row;
 
@@ -71,6 +72,17 @@ enum Op {
     Move(Move),
     Packed(Row),
     Float(Float),
+    /// By the interpreter's function, which accesses nothing but XMM registers; whether it computes with floats.
+    Rare {
+        computes: bool,
+    },
+}
+
+impl Op {
+    /// It depends on MXCSR.
+    fn computes(self) -> bool {
+        matches!(self, Op::Float(_) | Op::Rare { computes: true })
+    }
 }
 
 fn op(insn: &Insn) -> Option<Op> {
@@ -86,6 +98,22 @@ fn op(insn: &Insn) -> Option<Op> {
         .map(Op::Move)
         .or_else(|| packed::row(insn).map(Op::Packed))
         .or_else(|| float::find(insn).map(Op::Float))
+        .or_else(|| rare(insn))
+}
+
+/// What is not worth a translation, but should not need all state in the vCPU: only where all operands are registers.
+fn rare(insn: &Insn) -> Option<Op> {
+    use Mnemonic as M;
+    let computes = match insn.code.mnemonic() {
+        M::Addsubps | M::Addsubpd | M::Dpps | M::Dppd => true,
+        M::Rcpss | M::Rcpps | M::Rsqrtss | M::Rsqrtps | M::Phminposuw | M::Mpsadbw => false,
+        M::Aesenc | M::Aesenclast | M::Aesdec | M::Aesdeclast | M::Aesimc | M::Aeskeygenassist | M::Pclmulqdq => false,
+        M::Sha1rnds4 | M::Sha1nexte | M::Sha1msg1 | M::Sha1msg2 => false,
+        M::Sha256rnds2 | M::Sha256msg1 | M::Sha256msg2 => false,
+        _ => return None,
+    };
+    let registers = insn.ops.iter().all(|operand| matches!(operand.kind, Kind::Xmm | Kind::Imm | Kind::None));
+    registers.then_some(Op::Rare { computes })
 }
 
 /// Whether `insn` is translated in the mode `key`.
@@ -103,7 +131,7 @@ fn host_suffices() -> bool {
 
 /// Whether `insn` is translated in the mode `key` to operations of the host's FPU.
 pub fn computes(key: ModeKey, insn: &Insn) -> bool {
-    translates(key, insn) && matches!(op(insn), Some(Op::Float(_)))
+    translates(key, insn) && op(insn).is_some_and(Op::computes)
 }
 
 /// For casts from one type to another.
@@ -120,13 +148,31 @@ impl Lower<'_> {
     pub fn vector_instruction(&mut self) {
         let found = op(self.insn);
         self.vectors.read = 0;
-        self.vectors.computes = matches!(found, Some(Op::Float(_)));
+        self.vectors.computes = found.is_some_and(Op::computes);
         match found {
             Some(Op::Move(found)) => self.move_vector(found),
             Some(Op::Packed(row)) => self.packed(row),
             Some(Op::Float(what)) => self.float(what),
+            Some(Op::Rare { .. }) => self.rare(),
             None => debug_assert!(false, "only what is known comes here"),
         }
+    }
+
+    /// Has the interpreter's function execute the current instruction, with its registers in the vCPU.
+    fn rare(&mut self) {
+        let insn = self.insn;
+        // SHA256RNDS2 reads register 0 besides.
+        let operands = insn.ops.iter().filter(|operand| operand.kind == Kind::Xmm).map(|operand| operand.reg & 15);
+        for n in operands.chain([0]) {
+            if self.vectors.pending >> n & 1 != 0 {
+                self.store_vector(n);
+            }
+        }
+        let callee = if self.float.is_some() { Callee::ComputeInFloat } else { Callee::Compute };
+        let kept = self.foreign.keep(insn);
+        let kept = self.b.ins().iconst(I64, kept as i64);
+        self.call(callee, kept);
+        self.load_vectors(1 << (insn.ops[0].reg & 15));
     }
 
     /// Loads the registers in `mask` from the vCPU.
