@@ -11,7 +11,12 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let font = out.join("font_8x16.bin");
     fs::write(&font, rom::FONT_8X16).unwrap_or_else(|error| panic!("{}: {error}", font.display()));
-    for (name, image) in [("bios", rom::bios()), ("vgabios", rom::vgabios()), ("linuxboot", rom::linuxboot())] {
+    for (name, image) in [
+        ("bios", rom::bios()),
+        ("vgabios", rom::vgabios()),
+        ("linuxboot", rom::linuxboot()),
+        ("multiboot", rom::multiboot()),
+    ] {
         for (suffix, content) in [("bin", image.bytes), ("map", image.map.into_bytes())] {
             let file = out.join(format!("{name}.{suffix}"));
             fs::write(&file, content).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

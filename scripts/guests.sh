@@ -145,7 +145,7 @@ fetch_files() {
 fetch_firmware() {
     mkdir -p "$cache/firmware"
     fetch_files seabios usr/share/seabios/bios-256k.bin
-    fetch_files bochsbios usr/share/bochs/BIOS-bochs-latest
+    fetch_files bochsbios usr/share/bochs/BIOS-bochs-latest usr/share/bochs/BIOS-bochs-legacy
     fetch_files grub-rescue-pc usr/lib/grub-rescue/grub-rescue-cdrom.iso usr/lib/grub-rescue/grub-rescue-floppy.img
     fetch_files isolinux usr/lib/ISOLINUX/isolinux.bin
     fetch_files syslinux-common usr/lib/syslinux/modules/bios/ldlinux.c32

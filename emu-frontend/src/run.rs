@@ -8,7 +8,7 @@ use crate::cli::error::StartError;
 use crate::cli::value::show_size;
 use crate::{daemon, exit, report, signals};
 use emu_devices::board::firmware::FirmwareConfig;
-use emu_devices::board::kernel::{Kernel, KernelOptions, Module, parse_modules};
+use emu_devices::board::kernel::{Kernel, KernelError, KernelOptions, Module, parse_modules};
 use emu_devices::board::pc::PcBoot;
 use emu_devices::board::rom::Rom;
 use std::ffi::{CString, OsString};
@@ -22,8 +22,9 @@ const KERNEL_LIMIT: u64 = 1 << 31;
 const ROM_LIMIT: u64 = 64 << 20;
 /// The VGA BIOS that goes with firmware from a file.
 const VGA_BIOS: &str = "vgabios-stdvga.bin";
-/// fw_cfg's files with the option ROM that starts a kernel, and with what is booted in which order.
-const KERNEL_ROM: &str = "genroms/linuxboot.bin";
+/// fw_cfg's files with the option ROMs that start a Linux kernel and others, and with what is booted in which order.
+const LINUX_ROM: &str = "genroms/linuxboot.bin";
+const MULTIBOOT_ROM: &str = "genroms/multiboot.bin";
 const BOOT_ORDER: &str = "bootorder";
 /// Where Debian's packages put firmware: searched behind the folders of `-L`.
 const DATA_DIRS: [&str; 3] = ["/usr/share/seabios", "/usr/share/qemu", "/usr/share/bochs"];
@@ -78,13 +79,17 @@ pub fn read_images(files: &BootFiles, memory: u64) -> Result<BootImages, StartEr
         Some((kernel, options)) if files.bios.is_none() && !matches!(&kernel, Kernel::Linux(k) if k.needs_bios()) => {
             return Ok(BootImages { boot: PcBoot::Kernel(Box::new(kernel), options), vga_rom: None, firmware });
         }
-        Some((Kernel::Linux(kernel), options)) => {
-            offer_kernel(&mut firmware);
-            Some((Box::new(kernel), options))
-        }
-        Some((_, options)) => {
-            let problem = "not a Linux kernel; others start without -bios only";
+        Some((Kernel::Multiboot2(_), options)) => {
+            let problem = KernelError::WithoutFirmwareOnly.to_string();
             return Err(StartError::value("kernel", options.name, problem));
+        }
+        Some((kernel, options)) => {
+            let (name, rom) = match kernel {
+                Kernel::Linux(_) => (LINUX_ROM, ::firmware::LINUXBOOT),
+                _ => (MULTIBOOT_ROM, ::firmware::MULTIBOOT),
+            };
+            offer_kernel(&mut firmware, name, rom);
+            Some((Box::new(kernel), options))
         }
         None => None,
     };
@@ -108,10 +113,10 @@ fn read_firmware(files: &BootFiles) -> Result<(Rom, Vec<u8>), StartError> {
     Ok((rom, vga_rom))
 }
 
-/// Gives firmware the option ROM that starts kernels, and puts it in front of everything else that is to be booted.
-fn offer_kernel(firmware: &mut FirmwareConfig) {
-    firmware.files.push((KERNEL_ROM.into(), ::firmware::LINUXBOOT.to_vec()));
-    let mut order = format!("/rom@{KERNEL_ROM}").into_bytes();
+/// Gives firmware an option ROM that starts kernels, and puts it in front of everything else that is to be booted.
+fn offer_kernel(firmware: &mut FirmwareConfig, name: &str, rom: &[u8]) {
+    firmware.files.push((name.into(), rom.to_vec()));
+    let mut order = format!("/rom@{name}").into_bytes();
     match firmware.files.iter_mut().find(|(name, _)| name == BOOT_ORDER) {
         Some((_, rest)) => {
             order.push(b'\n');
@@ -176,9 +181,9 @@ mod tests {
     fn kernel_comes_first_in_firmwares_boot_order() {
         let order = |files: Vec<(String, Vec<u8>)>| {
             let mut firmware = FirmwareConfig { files, ..FirmwareConfig::default() };
-            offer_kernel(&mut firmware);
+            offer_kernel(&mut firmware, LINUX_ROM, ::firmware::LINUXBOOT);
             let found = firmware.files.iter().find(|(name, _)| name == BOOT_ORDER).map(|(_, order)| order.clone());
-            assert!(firmware.files.iter().any(|(name, rom)| name == KERNEL_ROM && rom == ::firmware::LINUXBOOT));
+            assert!(firmware.files.iter().any(|(name, rom)| name == LINUX_ROM && rom == ::firmware::LINUXBOOT));
             found.unwrap()
         };
         assert_eq!(order(vec![]), b"/rom@genroms/linuxboot.bin\0");

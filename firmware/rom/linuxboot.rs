@@ -23,16 +23,16 @@ const DMA_SELECT_READ: u32 = 0x0Au32.swap_bytes();
 const DMA_ERROR: u32 = 1u32.swap_bytes();
 
 /// Keys of a part's address, size and data.
-struct Part(u32, u32, u32);
-const KERNEL: Part = Part(0x07, 0x08, 0x11);
+pub struct Part(pub u32, pub u32, pub u32);
+pub const KERNEL: Part = Part(0x07, 0x08, 0x11);
 const INITRD: Part = Part(0x0A, 0x0B, 0x12);
 const COMMAND_LINE: Part = Part(0x13, 0x14, 0x15);
-const SETUP: Part = Part(0x16, 0x17, 0x18);
+pub const SETUP: Part = Part(0x16, 0x17, 0x18);
 
 /// The field of the setup header that holds the RAM disk's address.
 const RAMDISK_IMAGE: i32 = 0x218;
 /// The ROM's own stack, below the boot sector's place (segment 0).
-const STACK: u32 = 0x7C00;
+pub const STACK: u32 = 0x7C00;
 /// A word behind it: memory above 16 MiB, as INT 15h AX=E801h has it.
 const MEMORY: u32 = STACK;
 /// What setup code's stack keeps free below the command line.
@@ -54,13 +54,14 @@ const GDT: [u64; 2] = [0, 0x00CF_9300_0000_FFFF];
 const FLAT: u32 = 8;
 
 pub fn emit(rom: &mut Rom) {
-    header(rom);
+    header(rom, "Linux kernel of -kernel", "linuxboot");
     start(rom);
     load(rom);
 }
 
-fn header(rom: &mut Rom) {
-    let product = rom.text("Linux kernel of -kernel");
+/// The ROM's header: what it boots, and the symbol of its boot entry.
+pub fn header(rom: &mut Rom, product: &str, entry: &str) {
+    let product = rom.text(product);
     let vendor = rom.text("emu");
     let mut pnp = Vec::new();
     // Version 1.0, length in units of 16 bytes, no further header, checksum, device identifier.
@@ -70,7 +71,7 @@ fn header(rom: &mut Rom) {
     pnp.extend(DEVICE_TYPE);
     pnp.push(INDICATORS);
     // No boot connection vector, no disconnect vector, the boot entry vector, a reserved word, no resources.
-    pnp.extend([0, 0, rom.offset("linuxboot"), 0, 0].map(u16::to_le_bytes).concat());
+    pnp.extend([0, 0, rom.offset(entry), 0, 0].map(u16::to_le_bytes).concat());
     crate::rom::services::pnp::close(&mut pnp, 9);
     asm! { rom;
         // The length is filled in at the end.
@@ -168,7 +169,7 @@ fn start(rom: &mut Rom) {
 
 impl Rom {
     /// EDI = a part's address, ECX = its size, AX = the key of its data. Changes EDX.
-    fn for_part(&mut self, part: &Part) -> Emitted {
+    pub fn for_part(&mut self, part: &Part) -> Emitted {
         asm! { self;
             mov(ax, part.0);
             call("linuxboot.word");
@@ -182,7 +183,8 @@ impl Rom {
     }
 }
 
-fn load(rom: &mut Rom) {
+/// What fetches items and parts.
+pub fn load(rom: &mut Rom) {
     asm! { rom;
         // EAX = the first four bytes of item AX. Changes DX. Keeps all others.
         label("linuxboot.word");

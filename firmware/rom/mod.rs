@@ -11,7 +11,7 @@
 //! | `services/disk/` | F000 | INT 13h: hard disks, CD-ROM drives, El Torito, floppy drives; `disk.setup` at POST |
 //! | `services/keyboard.rs`, `mouse.rs`, `int14.rs`, `timer.rs` | F000 | INT 09h, 16h; 15h AH=C2h, 74h; 14h, 17h; 08h, 1Ch, 70h |
 //! | `vga/` | C000 | the VGA BIOS |
-//! | `linuxboot.rs` | C000 | the option ROM that starts the kernel of `-kernel` |
+//! | `linuxboot.rs`, `multiboot.rs` | C000 | the option ROMs that start the kernel of `-kernel`: a Linux kernel, a Multiboot or PVH kernel |
 //!
 //! POST calls `timer.setup`, `keyboard.setup`, `ports.setup` and `disk.setup` far, with interrupts off, DS = ES = SS = 0, registers free. With
 //! nothing to boot, INT 18h calls `monitor.run`.
@@ -23,6 +23,7 @@ mod debug;
 mod layout;
 mod linuxboot;
 mod monitor;
+mod multiboot;
 mod post;
 mod services;
 mod vga;
@@ -95,6 +96,11 @@ pub fn vgabios() -> Image {
 /// The option ROM that starts a kernel from fw_cfg.
 pub fn linuxboot() -> Image {
     option_rom(linuxboot::emit)
+}
+
+/// The option ROM that starts a Multiboot or PVH kernel from fw_cfg.
+pub fn multiboot() -> Image {
+    option_rom(multiboot::emit)
 }
 
 fn option_rom(emit: impl Fn(&mut Rom)) -> Image {

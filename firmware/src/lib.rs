@@ -9,7 +9,7 @@
 //!  F0000  F000:0000  16-bit: run-time services, tables                 (Section::F000)
 //!  FE000  F000:E000  entry points at their fixed addresses             (Rom::entry, Rom::fixed)
 //!  C0000  C000:0000  the VGA BIOS: an image of its own                 (Section::C000)
-//!  above             the ROM that starts kernels: a third one          (Section::C000)
+//!  above             the ROMs that start kernels: images, too          (Section::C000)
 //! ```
 //!
 //! # Adding a service
@@ -48,6 +48,8 @@ pub static BIOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bios.bin"));
 pub static VGA_BIOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vgabios.bin"));
 /// The option ROM that starts the Linux kernel which fw_cfg holds, for fw_cfg's `genroms/linuxboot.bin`.
 pub static LINUXBOOT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/linuxboot.bin"));
+/// The option ROM that starts the Multiboot or PVH kernel which fw_cfg holds, for fw_cfg's `genroms/multiboot.bin`.
+pub static MULTIBOOT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/multiboot.bin"));
 /// The 8x16 font of code page 437 in [`VGA_BIOS`]: 16 bytes to the glyph, one to the row, bit 7 leftmost.
 ///
 /// Letters and symbols are Spleen 8x16's (copyright Frederic Cambus, BSD 2-Clause); lines are drawn by rule.

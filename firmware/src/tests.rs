@@ -1,4 +1,4 @@
-use super::{BIOS, LINUXBOOT, VGA_BIOS};
+use super::{BIOS, LINUXBOOT, MULTIBOOT, VGA_BIOS};
 use iced_x86::{Code, Decoder, DecoderOptions};
 
 /// The byte at F000:`offset`.
@@ -25,7 +25,7 @@ fn entry_points_jump_below_the_fixed_area() {
 
 #[test]
 fn option_roms_have_signature_length_and_checksum() {
-    for image in [VGA_BIOS, LINUXBOOT] {
+    for image in [VGA_BIOS, LINUXBOOT, MULTIBOOT] {
         assert_eq!(image[..2], [0x55, 0xAA]);
         assert_eq!(image.len(), usize::from(image[2]) * 512);
         assert_eq!(sum(image), 0);
@@ -33,14 +33,16 @@ fn option_roms_have_signature_length_and_checksum() {
 }
 
 #[test]
-fn linuxboot_has_a_boot_entry_and_a_name() {
-    let word = |at: usize| usize::from(u16::from_le_bytes([LINUXBOOT[at], LINUXBOOT[at + 1]]));
-    let header = word(0x1A);
-    assert_eq!(LINUXBOOT[header..header + 4], *b"$PnP");
-    assert_eq!(sum(&LINUXBOOT[header..header + 32]), 0);
-    assert!(LINUXBOOT[word(header + 0x10)..].starts_with(b"Linux kernel"));
-    assert_eq!((word(header + 0x16), word(header + 0x1A)), (0, header + 32));
-    assert_eq!(LINUXBOOT[6], 0xCB, "initialisation returns far");
+fn roms_that_start_kernels_have_a_boot_entry_and_a_name() {
+    for (rom, name) in [(LINUXBOOT, &b"Linux kernel"[..]), (MULTIBOOT, b"Multiboot")] {
+        let word = |at: usize| usize::from(u16::from_le_bytes([rom[at], rom[at + 1]]));
+        let header = word(0x1A);
+        assert_eq!(rom[header..header + 4], *b"$PnP");
+        assert_eq!(sum(&rom[header..header + 32]), 0);
+        assert!(rom[word(header + 0x10)..].starts_with(name));
+        assert_eq!((word(header + 0x16), word(header + 0x1A)), (0, header + 32));
+        assert_eq!(rom[6], 0xCB, "initialisation returns far");
+    }
 }
 
 #[test]

@@ -126,6 +126,11 @@ impl<'a> Elf<'a> {
         self.entry
     }
 
+    /// Physical address of the first byte that is loaded.
+    pub fn start(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.physical).min().unwrap_or(0)
+    }
+
     /// The descriptor of the first note with this name (without its NUL) and type.
     pub fn note(&self, name: &[u8], kind: u32) -> Option<&'a [u8]> {
         self.notes.iter().find_map(|segment| {

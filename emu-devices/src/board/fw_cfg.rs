@@ -103,6 +103,12 @@ impl FwCfg {
         self.items.insert(key, contents);
     }
 
+    /// What an item holds.
+    #[cfg(test)]
+    pub(super) fn item(&self, key: u16) -> &[u8] {
+        &self.items[&key]
+    }
+
     /// Adds or replaces the items of something to be loaded: the keys of its address, size and data.
     pub fn set_part(&mut self, [address_key, size_key, data_key]: [u16; 3], address: u32, data: Vec<u8>) {
         self.set_item(address_key, address.to_le_bytes().to_vec());

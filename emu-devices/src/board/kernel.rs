@@ -27,6 +27,15 @@ pub enum KernelError {
     /// A PVH kernel.
     #[error(transparent)]
     Pvh(#[from] PvhError),
+    /// No firmware has a way to start it.
+    #[error("a Multiboot 2 kernel starts without -bios only")]
+    WithoutFirmwareOnly,
+    /// The kernel would overwrite firmware while that loads it.
+    #[error("the kernel is loaded at {0:#x}; with -bios it must be loaded at 0x100000 or above")]
+    Low(u64),
+    /// Firmware's own data leave nothing, or the host has no memory left.
+    #[error("there is no memory to load the kernel into")]
+    TooLittleMemory,
 }
 
 /// A kernel file of a known format, validated as far as that goes without a machine.

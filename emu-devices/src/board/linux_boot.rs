@@ -14,7 +14,7 @@ use super::boot_state::{BootState, gpr};
 use super::memory_map::{self, memory_map};
 use emu_core::mem::GuestMemory;
 use thiserror::Error;
-pub use through_firmware::KernelParts;
+pub use through_firmware::{FIRMWARE_ROOM, KernelParts};
 
 /// Where boot_params goes, and setup code with the 16-bit entry point.
 const BOOT_PARAMS: u64 = 0x9_0000;

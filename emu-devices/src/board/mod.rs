@@ -18,4 +18,5 @@ pub mod pvh;
 pub mod rom;
 pub mod smbios;
 pub mod text_mode;
+pub mod through_firmware;
 mod vcpu;

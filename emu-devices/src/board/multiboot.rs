@@ -9,6 +9,7 @@ use super::elf::{Elf, ElfError};
 use super::kernel::{KernelOptions, Module};
 use super::memory_map::{EBDA, HIGH_MEMORY, memory_map};
 use super::place::{PlaceError, Placement};
+use super::through_firmware::Loaded;
 use emu_core::mem::GuestMemory;
 use thiserror::Error;
 
@@ -126,26 +127,34 @@ impl MultibootKernel {
     /// # Errors
     /// Something does not fit.
     pub fn load(&self, memory: &GuestMemory, options: &KernelOptions) -> Result<BootState, MultibootError> {
+        Ok(self.place(memory, options)?.state)
+    }
+
+    /// The same, and what of `memory` is used.
+    ///
+    /// # Errors
+    /// Something does not fit.
+    pub fn place(&self, memory: &GuestMemory, options: &KernelOptions) -> Result<Loaded, MultibootError> {
         // First, since a kernel may be loaded over the GDT, which it may not rely on.
         let mut state = BootState::protected(memory, 0);
-        let (entry, mut placement) = match &self.flat {
+        let (entry, start, mut placement) = match &self.flat {
             Some(flat) => {
                 let mut placement = Placement::new(memory);
                 placement.reserve(flat.load_address.into(), flat.memory_size)?;
                 let bytes = &self.file[flat.offset..flat.offset + flat.load_size];
                 placement.fill(flat.load_address.into(), bytes, flat.memory_size);
-                (flat.entry, placement)
+                (flat.entry, flat.load_address.into(), placement)
             }
             None => {
                 let elf = Elf::parse(&self.file)?;
-                (elf.entry(), Placement::behind(memory, elf.load(memory)?))
+                (elf.entry(), elf.start(), Placement::behind(memory, elf.load(memory)?))
             }
         };
         let information = pass_information(&mut placement, memory, options)?;
         state.rip = entry.into();
         state.gpr[gpr::EAX] = BOOTED_MAGIC;
         state.gpr[gpr::EBX] = information.into();
-        Ok(state)
+        Ok(Loaded { state, start, end: placement.end() })
     }
 }
 

@@ -14,7 +14,6 @@ use super::boot_state::{BootState, firmware_mtrrs};
 use super::firmware::FirmwareConfig;
 use super::fw_cfg::FwCfg;
 use super::kernel::{Kernel, KernelError, KernelOptions};
-use super::linux_boot::{LinuxKernel, LinuxOptions};
 use super::machine::{Machine, MachineOptions};
 use super::memory_map::FIRMWARE_TABLES;
 use super::post::{self, HOST_BRIDGE, IDE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS, VGA};
@@ -66,6 +65,9 @@ use thiserror::Error;
 pub const SERIALS: usize = 4;
 /// The least RAM that a PC can have: the low megabyte.
 pub const MIN_RAM: u64 = 1 << 20;
+/// The largest system BIOS that is taken for one of before PCI, as Bochs' `BIOS-bochs-legacy` is: it finds the VGA BIOS where cards for the ISA bus
+/// have theirs.
+const ISA_FIRMWARE: u64 = 64 << 10;
 const SERIAL_IRQS: [usize; SERIALS] = [4, 3, 4, 3];
 
 /// Why a PC cannot be built or started.
@@ -97,7 +99,7 @@ pub enum PcBoot {
         /// Its image.
         rom: Rom,
         /// The kernel that it is to boot: what fw_cfg offers to an option ROM among `PcConfig::firmware`'s files.
-        kernel: Option<(Box<LinuxKernel>, KernelOptions)>,
+        kernel: Option<(Box<Kernel>, KernelOptions)>,
     },
     /// The reset vector without a ROM: tests that bring their own code.
     ResetVector,
@@ -206,6 +208,7 @@ impl Pc {
             PcBoot::Firmware { rom, .. } => Some(rom),
             PcBoot::Kernel(..) | PcBoot::ResetVector => None,
         };
+        let knows_no_pci = rom.is_some_and(|rom| rom.size() <= ISA_FIRMWARE);
         let video = config.vga.as_ref().map_or(0, vga::extra_memory);
         let extra = video + rom.map_or(0, Rom::size);
         let memory = GuestMemory::new(config.ram, extra).map_err(|source| PcError::Ram { size: config.ram, source })?;
@@ -268,13 +271,7 @@ impl Pc {
         bus.attach(Box::new(coprocessor));
         let mut fw_cfg = fw_cfg(bus.memory(), &acpi, &model, &config.firmware);
         if let PcBoot::Firmware { kernel: Some((kernel, options)), .. } = &config.boot {
-            let options = LinuxOptions {
-                command_line: &options.command_line,
-                initrd: &options.initrd,
-                ..LinuxOptions::default()
-            };
-            let parts = kernel.through_firmware(bus.memory().low_ram(), &options).map_err(KernelError::from)?;
-            parts.describe(&mut fw_cfg);
+            kernel.offer(bus.memory().low_ram(), options, &mut fw_cfg)?;
         }
         bus.attach(Box::new(fw_cfg));
         let channels = std::array::from_fn(|channel| dma.channel(channel as u8));
@@ -326,7 +323,7 @@ impl Pc {
         let pm = Piix4Pm::new(isa(9), isa(9));
         let front_panel = pm.front_panel();
         pci.plug(&bus, POWER_MANAGEMENT, pm);
-        let display = config.vga.as_ref().map(|vga| plug_vga(&bus, &pci, vga));
+        let display = config.vga.as_ref().map(|vga| plug_vga(&bus, &pci, vga, knows_no_pci));
 
         let mut vcpu = Vcpu::new(model.clone(), bus.clone());
         vcpu.ferr = ferr;
@@ -434,9 +431,12 @@ fn boot(
     })
 }
 
-/// Plugs the graphics card in; what it shows.
-fn plug_vga(bus: &Bus, pci: &PciBus, config: &VgaConfig) -> Arc<dyn Display> {
+/// Plugs the graphics card in, for firmware that knows no more than the ISA bus if `isa`; what it shows.
+fn plug_vga(bus: &Bus, pci: &PciBus, config: &VgaConfig, isa: bool) -> Arc<dyn Display> {
     let card = Vga::new(config, bus.memory().clone(), bus.pins().clone());
+    if isa {
+        card.show_rom_at_c0000(config);
+    }
     let display = card.display();
     let id = pci.plug(bus, VGA, card);
     bus.map(id, Space::Memory, vga::WINDOW, vga::WINDOW_TAG);

@@ -8,6 +8,7 @@ use super::kernel::{KernelOptions, Module};
 use super::memory_map::memory_map;
 use super::multiboot::{place_modules, terminated};
 use super::place::{PlaceError, Placement};
+use super::through_firmware::Loaded;
 use emu_core::mem::GuestMemory;
 use thiserror::Error;
 
@@ -57,8 +58,17 @@ impl PvhKernel {
     /// # Errors
     /// Something does not fit.
     pub fn load(&self, memory: &GuestMemory, options: &KernelOptions, rsdp: u64) -> Result<BootState, PvhError> {
+        Ok(self.place(memory, options, rsdp)?.state)
+    }
+
+    /// The same, and what of `memory` is used.
+    ///
+    /// # Errors
+    /// Something does not fit.
+    pub fn place(&self, memory: &GuestMemory, options: &KernelOptions, rsdp: u64) -> Result<Loaded, PvhError> {
         let mut state = BootState::protected(memory, self.entry);
-        let mut placement = Placement::behind(memory, Elf::parse(&self.file)?.load(memory)?);
+        let elf = Elf::parse(&self.file)?;
+        let mut placement = Placement::behind(memory, elf.load(memory)?);
         let mut modules = Vec::new();
         if !options.initrd.is_empty() {
             modules.push(Module { contents: options.initrd.clone(), command_line: Vec::new() });
@@ -86,7 +96,7 @@ impl PvhKernel {
             start.extend(u64::to_le_bytes(address));
         }
         state.gpr[gpr::EBX] = placement.append("the start information", &start)?.into();
-        Ok(state)
+        Ok(Loaded { state, start: elf.start(), end: placement.end() })
     }
 }
 

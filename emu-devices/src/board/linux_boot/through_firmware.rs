@@ -12,7 +12,7 @@ use crate::board::fw_cfg::{FwCfg, key};
 use crate::board::memory_map;
 
 /// What firmware may keep for its tables at the end of RAM.
-const FIRMWARE_ROOM: u64 = 0x2_8000;
+pub const FIRMWARE_ROOM: u64 = 0x2_8000;
 const SETUP_LOW: u32 = 0x1_0000;
 const SETUP_HIGH: u32 = 0x9_0000;
 const COMMAND_LINE: u32 = 0x2_0000;

@@ -296,6 +296,18 @@ fn kernel_finds_80_columns_of_text_on_the_vga() {
 }
 
 #[test]
+fn system_bios_of_64_kib_finds_the_vga_bios_without_pci() {
+    for (size, found) in [(64 << 10, [0x55, 0xaa]), (128 << 10, [0xff, 0xff])] {
+        let boot = PcBoot::Firmware { rom: Rom::new(vec![0xf4; size]).unwrap(), kernel: None };
+        let vga = VgaConfig { rom: Some([&[0x55, 0xaa][..], &[0; 40_000]].concat()), ..VgaConfig::default() };
+        let pc = Pc::new(PcConfig { vga: Some(vga), ..config("max", boot) }).unwrap();
+        let mut start = [0; 2];
+        pc.machine.bus().memory().read(0xc_0000, &mut start);
+        assert_eq!(start, found);
+    }
+}
+
+#[test]
 fn kernel_draws_into_the_linear_frame_buffer() {
     let mut code = Vec::new();
     for (index, value) in [(1u16, 64u16), (2, 32), (3, 32), (4, 0x41)] {

@@ -7,7 +7,7 @@
 //!  ROM  VGA BIOS                ports 3B0 to 3BB, 3C0 to 3DF, 1CE to 1D0; memory A0000 to BFFFF
 //! ```
 //! Video memory is part of guest memory, so that the processor reaches BAR0 without a call. The legacy window is decoded
-//! whatever the command register says, as QEMU does. Deliberately absent: an interrupt (a PCI VGA has none; its pending
+//! whatever the command register says, as QEMU does. The ROM can be shown at C0000 too ([`Vga::show_rom_at_c0000`]). Deliberately absent: an interrupt (a PCI VGA has none; its pending
 //! bit is there), big-endian frame buffers, interlacing.
 
 mod attribute;
@@ -36,6 +36,8 @@ use serde::{Deserialize, Serialize};
 use state::Window;
 use std::sync::Arc;
 
+/// Where a card for the ISA bus has its ROM.
+const ISA_ROM: u64 = 0xc_0000;
 /// The legacy window.
 pub const WINDOW: Region = Region { base: 0xa_0000, len: 0x2_0000 };
 /// The tag under which the board maps [`WINDOW`].
@@ -159,6 +161,14 @@ impl Vga {
             frame_buffer: None,
             rom_base: None,
             register_base: None,
+        }
+    }
+
+    /// Shows the VGA BIOS of `config` at C0000h as well, as a card for the ISA bus does, wherever the chipset does not direct reads to RAM: firmware that knows
+    /// of no PCI looks for it there.
+    pub fn show_rom_at_c0000(&self, config: &VgaConfig) {
+        if let (Some(rom), Some(image)) = (self.rom, &config.rom) {
+            self.core.memory.set_legacy_rom(ISA_ROM, rom_size(image), rom);
         }
     }
 
