@@ -47,7 +47,7 @@ fn roms_that_start_kernels_have_a_boot_entry_and_a_name() {
 
 #[test]
 fn tables_in_the_f_segment_have_good_checksums() {
-    for (signature, checked) in [(b"$PnP", 33), (b"_32_", 16), (b"$PIR", 528)] {
+    for (signature, checked) in [(b"$PnP", 33), (b"_32_", 16), (b"$PIR", 528), (b"_MP_", 16)] {
         let at = (F000..BIOS.len()).step_by(16).find(|at| BIOS[*at..].starts_with(signature)).unwrap();
         assert_eq!(sum(&BIOS[at..at + checked]), 0, "{signature:?}");
     }

@@ -250,7 +250,7 @@ fn tables_are_placed_with_good_checksums() {
     // Reports, for each signature found on a 16-byte boundary of F0000 to FFFFF, its address and the sum of its bytes.
     let Some(words) = run(|p| {
         for (signature, length) in
-            [(*b"RSD ", 20), (*b"_SM_", 31), (*b"_32_", 16), (*b"$PIR", 32 + 31 * 16), (*b"$PnP", 33)]
+            [(*b"RSD ", 20), (*b"_SM_", 31), (*b"_32_", 16), (*b"$PIR", 32 + 31 * 16), (*b"$PnP", 33), (*b"_MP_", 16)]
         {
             let a = &mut p.0;
             let (mut next, mut sum, mut found, mut done) =
@@ -279,7 +279,54 @@ fn tables_are_placed_with_good_checksums() {
     }) else {
         return;
     };
-    assert_eq!(words, [0; 5]);
+    assert_eq!(words, [0; 6]);
+}
+
+/// The MultiProcessor configuration table, which POST has completed: processor, APICs, the route of two interrupts.
+#[test]
+fn mp_table_tells_the_processor_and_its_interrupts() {
+    let Some(words) = run(|p| {
+        let a = &mut p.0;
+        let (mut search, mut sum) = (a.create_label(), a.create_label());
+        a.mov(ax, 0xF000)?;
+        a.mov(ds, ax)?;
+        a.xor(si, si)?;
+        a.set_label(&mut search)?;
+        a.add(si, 16)?;
+        a.cmp(dword_ptr(si), u32::from_le_bytes(*b"_MP_"))?;
+        a.jne(search)?;
+        a.mov(si, word_ptr(si + 4))?;
+        a.mov(di, si)?;
+        a.xor(ebx, ebx)?;
+        a.mov(cx, word_ptr(si + 4))?;
+        a.set_label(&mut sum)?;
+        a.add(bl, byte_ptr(di))?;
+        a.inc(di)?;
+        a.loop_(sum)?;
+        p.report(&[ebx])?;
+        // Signature, local APIC, processor, its signature as CPUID has it.
+        for offset in [0, 36, 44] {
+            p.0.mov(eax, dword_ptr(si + offset))?;
+            p.report_eax()?;
+        }
+        p.0.mov(eax, 1)?;
+        p.0.cpuid()?;
+        p.0.sub(eax, dword_ptr(si + 48))?;
+        p.report_eax()?;
+        // The first PCI interrupt: slot 1, pin A, the SCI's. Behind the processor, two buses and the I/O APIC.
+        for offset in [44 + 20 + 16, 44 + 20 + 24, 44 + 20 + 28] {
+            p.0.mov(eax, dword_ptr(si + offset))?;
+            p.report_eax()?;
+        }
+        Ok(())
+    }) else {
+        return;
+    };
+    let local_version = words[3] >> 16 & 0xFF;
+    assert!((0x10..0x20).contains(&local_version), "{words:x?}");
+    let expected = [0, u32::from_le_bytes(*b"PCMP"), 0xFEE0_0000, 0x0300_0000 | local_version << 16, 0];
+    assert_eq!(words[..5], expected);
+    assert_eq!(words[5..], [0x0120_0002, 0x0001_0003, 0x0900_0400]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod flat;
 pub mod fw_cfg;
 pub mod ivt;
 pub mod memory;
+pub mod mp;
 mod option_roms;
 mod pci;
 mod reset;
@@ -49,6 +50,7 @@ pub fn emit_flat(rom: &mut Rom) {
         call("chipset.processor");
         call("tables.acpi");
         call("tables.smbios");
+        call("mp.setup");
         call("memory.finish");
         ret();
     }
@@ -57,6 +59,7 @@ pub fn emit_flat(rom: &mut Rom) {
     fw_cfg::emit_flat(rom);
     pci::emit_flat(rom);
     tables::emit_flat(rom);
+    mp::emit_flat(rom);
     option_roms::emit_flat(rom);
     debug::emit_flat(rom);
 }

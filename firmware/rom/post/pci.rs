@@ -22,9 +22,9 @@ const PIIX4_PM: u32 = 0x7113_8086;
 /// What PIIX4's power management decodes: ACPI registers and SMBus, where QEMU's and emu's ACPI tables expect them.
 const PM_BASE: u32 = 0x600;
 const SMBUS_BASE: u32 = 0x700;
-const SCI_IRQ: u32 = 9;
+pub const SCI_IRQ: u32 = 9;
 /// The IRQs of PIRQA# to PIRQD#, and edge/level control: 9, 10 and 11 are level-triggered.
-const PIRQS: [u8; 4] = [10, 10, 11, 11];
+pub const PIRQS: [u8; 4] = [10, 10, 11, 11];
 const ELCR_HIGH: u8 = 0x0E;
 
 pub fn emit_flat(rom: &mut Rom) {
