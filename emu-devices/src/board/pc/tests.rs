@@ -297,13 +297,13 @@ fn kernel_finds_80_columns_of_text_on_the_vga() {
 
 #[test]
 fn system_bios_of_64_kib_finds_the_vga_bios_without_pci() {
-    for (size, found) in [(64 << 10, [0x55, 0xaa]), (128 << 10, [0xff, 0xff])] {
+    for (size, found) in [(64 << 10, true), (128 << 10, false)] {
         let boot = PcBoot::Firmware { rom: Rom::new(vec![0xf4; size]).unwrap(), kernel: None };
         let vga = VgaConfig { rom: Some([&[0x55, 0xaa][..], &[0; 40_000]].concat()), ..VgaConfig::default() };
         let pc = Pc::new(PcConfig { vga: Some(vga), ..config("max", boot) }).unwrap();
         let mut start = [0; 2];
         pc.machine.bus().memory().read(0xc_0000, &mut start);
-        assert_eq!(start, found);
+        assert_eq!(start == [0x55, 0xaa], found);
     }
 }
 
