@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod linux_boot;
 pub mod machine;
 pub mod memory_map;
+mod mp;
 pub mod multiboot;
 pub mod multiboot2;
 pub mod pc;

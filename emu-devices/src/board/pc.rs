@@ -16,6 +16,7 @@ use super::fw_cfg::FwCfg;
 use super::kernel::{Kernel, KernelError, KernelOptions};
 use super::machine::{Machine, MachineOptions};
 use super::memory_map::FIRMWARE_TABLES;
+use super::mp;
 use super::post::{self, HOST_BRIDGE, IDE, ISA_BRIDGE, POWER_MANAGEMENT, SERIAL_PORTS, VGA};
 use super::rom::Rom;
 use super::smbios::{SmbiosMachine, SmbiosTables};
@@ -423,7 +424,11 @@ fn boot(
             text_mode::initialise(bus, vga.memory, &vga.font);
         }
         let memory = bus.memory();
-        SmbiosTables::place(&firmware.smbios, &smbios_machine(memory, &model), memory);
+        let machine = smbios_machine(memory, &model);
+        SmbiosTables::place(&firmware.smbios, &machine, memory);
+        if acpi.apic {
+            mp::place(memory, machine.processor_id);
+        }
         memory.write(FIRMWARE_TABLES, &AcpiTables::build(&acpi, FIRMWARE_TABLES as u32).image);
         let mut state = kernel.load(memory, options, FIRMWARE_TABLES, long_mode, vga.is_some())?;
         state.msrs = firmware_mtrrs(model.physical_bits());

@@ -222,7 +222,7 @@ mod tests {
 
     fn machine(words: &[&str]) -> Result<(), String> {
         let options = Options::read(words.iter().map(Into::into)).map_err(|e| e.line())?;
-        parse(&options, &mut Vec::new()).map(drop).map_err(|e| e.line())
+        parse(&options).map(drop).map_err(|e| e.line())
     }
 
     fn size(text: &str) -> Result<u64, String> {

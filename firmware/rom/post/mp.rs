@@ -59,12 +59,13 @@ pub fn emit_tables(rom: &mut Rom) {
 }
 
 fn table() -> Vec<u8> {
-    let mut entries: Vec<Vec<u8>> = Vec::new();
-    // Enabled, and the one that starts.
-    entries.push([&[0, 0, 0, 3][..], &[0; 16]].concat());
-    entries.push([&[1, PCI][..], b"PCI   "].concat());
-    entries.push([&[1, ISA][..], b"ISA   "].concat());
-    entries.push([&[2, 0, IO_APIC_VERSION, 1][..], &IO_APIC.to_le_bytes()].concat());
+    let mut entries = vec![
+        // Enabled, and the one that starts.
+        [&[0, 0, 0, 3][..], &[0; 16]].concat(),
+        [&[1, PCI][..], b"PCI   "].concat(),
+        [&[1, ISA][..], b"ISA   "].concat(),
+        [&[2, 0, IO_APIC_VERSION, 1][..], &IO_APIC.to_le_bytes()].concat(),
+    ];
     let mut taken = vec![2, SCI_IRQ as u8];
     taken.extend(PIRQS);
     for slot in 1..32u8 {
