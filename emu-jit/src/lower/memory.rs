@@ -52,7 +52,7 @@ const NEAR: i64 = 2048;
 
 impl Lower<'_> {
     /// Where `address` is.
-    fn place(&self, address: Value) -> Place {
+    pub fn place(&self, address: Value) -> Place {
         self.places.get(&address).copied().unwrap_or((Root { base: Some(address), index: None, narrow: false }, 0))
     }
 

@@ -8,7 +8,7 @@ mod float;
 mod moves;
 mod packed;
 
-use super::memory::guest;
+use super::memory::{Place, guest};
 use super::{Callee, Lower};
 use crate::flow::Registers;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -38,6 +38,8 @@ pub struct Vectors {
     read: Registers,
     /// The current instruction computes with floats.
     computes: bool,
+    /// Addresses that are known to be multiples of 16.
+    aligned: Vec<Place>,
 }
 
 /// The lowest lane of a register.
@@ -62,6 +64,7 @@ impl Vectors {
             unsecured: 0,
             read: 0,
             computes: false,
+            aligned: Vec::new(),
         }
     }
 }
@@ -184,10 +187,11 @@ impl Lower<'_> {
         }
     }
 
-    /// What is known of lanes ends where ways meet.
+    /// What is known of lanes and addresses ends where ways meet.
     pub fn forget_lanes(&mut self) {
         debug_assert!(self.vectors.pending == 0, "registers are stored where blocks end");
         self.vectors.low = [None; 16];
+        self.vectors.aligned.clear();
     }
 
     /// Stores the registers that have been written.
@@ -325,7 +329,10 @@ impl Lower<'_> {
     /// The host address of 16 bytes of the memory operand.
     fn host_vector(&mut self, aligned: bool, write: bool) -> Value {
         let linear = self.linear();
-        if aligned {
+        let place = self.place(linear);
+        let known = |known: &Place| known.0 == place.0 && known.1.wrapping_sub(place.1) & 15 == 0;
+        if aligned && !self.vectors.aligned.iter().any(known) {
+            self.vectors.aligned.push(place);
             self.store_registers();
             let low = self.b.ins().band_imm_s(linear, 15);
             let fits = self.b.ins().icmp_imm_s(IntCC::Equal, low, 0);
