@@ -447,7 +447,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
         let mut pc = Pc::new(config).expect("a PC");
         pc.machine.reset(ResetKind::Cold).expect("a reset");
         let bus = pc.machine.bus().clone();
-        post::initialise(&bus, [true; 4]);
+        post::initialise(&bus, [true; 4], true);
         let mut regions: Vec<_> = [
             0x00, 0x20, 0x40, 0x60, 0x70, 0x80, 0xa0, 0xc0, 0xe0, 0x220, 0x2e8, 0x330, 0x3f0, 0x3f8, 0x4d0, 0x600,
             0x700, 0xcf8,

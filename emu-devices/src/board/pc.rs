@@ -419,7 +419,7 @@ fn boot(
         }
         powered_on = true;
         let Some((kernel, options)) = &kernel else { return Ok(None) };
-        post::initialise(bus, acpi.serials);
+        post::initialise(bus, acpi.serials, acpi.parallel);
         if let Some(vga) = &vga {
             text_mode::initialise(bus, vga.memory, &vga.font);
         }

@@ -5,6 +5,7 @@
 //! wire mode. In low memory: an interrupt table of IRETs and the BIOS data area.
 
 use super::memory_map;
+use crate::char::parallel::LPT1;
 use crate::intc::lapic;
 use crate::pci::DevFn;
 use crate::pci::config::{command, reg};
@@ -34,8 +35,8 @@ pub const SERIAL_PORTS: [u16; 4] = [0x3f8, 0x2f8, 0x3e8, 0x2e8];
 /// Where the IRET lies that all vectors of the real-mode interrupt table point to, in segment F000h.
 const IRET_OFFSET: u16 = 0xff53;
 
-/// Programs the chip set and fills low memory. `serials`: which serial ports exist.
-pub fn initialise(bus: &Bus, serials: [bool; 4]) {
+/// Programs the chip set and fills low memory. `serials`: which serial ports exist; `parallel`: whether LPT1 does.
+pub fn initialise(bus: &Bus, serials: [bool; 4], parallel: bool) {
     let out = |port: u16, value: u8| bus.port_write(port, 1, value.into(), 0);
     // PAM0 to PAM6: reads and writes of C0000h to FFFFFh reach RAM.
     config_write(bus, HOST_BRIDGE, 0x59, 1, 0x30);
@@ -69,10 +70,10 @@ pub fn initialise(bus: &Bus, serials: [bool; 4]) {
     for (register, value) in [(0xf0, 0x1ff), (0x350, 0x700), (0x360, 0x400)] {
         bus.memory_write(lapic::DEFAULT_BASE + register, 4, value, 0);
     }
-    low_memory(bus, serials);
+    low_memory(bus, serials, parallel);
 }
 
-fn low_memory(bus: &Bus, serials: [bool; 4]) {
+fn low_memory(bus: &Bus, serials: [bool; 4], parallel: bool) {
     let memory = bus.memory();
     let vector = [IRET_OFFSET.to_le_bytes(), 0xf000u16.to_le_bytes()].concat();
     memory.write(0, &vector.repeat(256));
@@ -84,9 +85,13 @@ fn low_memory(bus: &Bus, serials: [bool; 4]) {
         data_area[2 * count..2 * count + 2].copy_from_slice(&port.to_le_bytes());
         count += 1;
     }
+    if parallel {
+        data_area[0x08..0x0a].copy_from_slice(&(LPT1.base as u16).to_le_bytes());
+    }
     data_area[0x0e..0x10].copy_from_slice(&((memory_map::EBDA >> 4) as u16).to_le_bytes());
-    // Equipment: a coprocessor and that many serial ports.
-    data_area[0x10..0x12].copy_from_slice(&(0x02 | (count as u16) << 9).to_le_bytes());
+    // Equipment: a coprocessor and that many serial and parallel ports.
+    let equipment = 0x02 | (count as u16) << 9 | u16::from(parallel) << 14;
+    data_area[0x10..0x12].copy_from_slice(&equipment.to_le_bytes());
     data_area[0x13..0x15].copy_from_slice(&((memory_map::EBDA / 1024) as u16).to_le_bytes());
     memory.write(0x400, &data_area);
     // The EBDA begins with its size in KiB.

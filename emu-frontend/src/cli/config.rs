@@ -399,13 +399,18 @@ impl Characters {
         Ok(())
     }
 
-    /// Unlike QEMU's PC, ours has a printer port only if asked for one: a printer that nobody reads is none.
+    /// The printer port is there unless `-parallel none` or `-nodefaults` takes it away; by default nobody reads what is printed.
     fn parallel_port(&mut self, o: &Options) -> Result<(), StartError> {
         for text in &o.parallel {
             if self.parallel.is_some() {
                 return Err(StartError::value("parallel", text, "a PC has 1 parallel port"));
             }
             self.parallel = self.target("parallel", text, "parallel0")?;
+        }
+        if o.parallel.is_empty() && !o.nodefaults {
+            self.parallel = Some("parallel0".into());
+            let spec = CharSpec { kind: CharKind::Null, mux: false, log: None };
+            self.add("parallel", "null", "parallel0".into(), spec)?;
         }
         Ok(())
     }

@@ -98,6 +98,17 @@ fn hardware_that_is_absent_is_refused_by_name() {
 }
 
 #[test]
+fn printer_port_is_there_unless_options_take_it_away() {
+    for present in [&[][..], &["-nographic"], &["-parallel", "null"], &["-nodefaults", "-parallel", "null"]] {
+        assert_eq!(config(present).parallel.as_deref(), Some("parallel0"), "{present:?}");
+    }
+    assert_eq!(config(&["-chardev", "null,id=p", "-parallel", "chardev:p"]).parallel.as_deref(), Some("p"));
+    for absent in [&["-parallel", "none"][..], &["-nodefaults"], &["-nodefaults", "-parallel", "none"]] {
+        assert_eq!(config(absent).parallel, None, "{absent:?}");
+    }
+}
+
+#[test]
 fn graphics_card_is_there_unless_options_take_it_away() {
     assert!(config(&[]).vga && config(&["-vga", "std", "-nodefaults"]).vga && config(&["-nographic"]).vga);
     assert!(!config(&["-vga", "none"]).vga && !config(&["-nodefaults"]).vga);

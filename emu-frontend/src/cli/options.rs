@@ -120,7 +120,7 @@ pub struct Options {
     /// unix:path[,server][,nowait], tcp:host:port[,server][,nowait][,nodelay], telnet:host:port[,server][,nowait], chardev:id
     #[arg(long, value_name = "dev", help_heading = CHARACTER)]
     pub serial: Vec<String>,
-    /// add a parallel port with a printer on a character device, as -serial; none by default
+    /// redirect the parallel port's printer to a character device, as -serial; none for no such port
     #[arg(long, value_name = "dev", help_heading = CHARACTER)]
     pub parallel: Vec<String>,
     /// redirect the monitor to a character device, as -serial

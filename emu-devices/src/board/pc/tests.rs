@@ -31,7 +31,7 @@ fn config(model: &str, boot: PcBoot) -> PcConfig {
 fn pc(model: &str) -> Pc {
     let mut pc = Pc::new(config(model, PcBoot::ResetVector)).unwrap();
     pc.machine.reset(ResetKind::Cold).unwrap();
-    post::initialise(pc.machine.bus(), [true; SERIALS]);
+    post::initialise(pc.machine.bus(), [true; SERIALS], true);
     pc
 }
 
@@ -94,6 +94,16 @@ fn pci_functions_are_where_qemu_has_them() {
     assert_eq!(config_read(bus, 1, 3, 0), 0x7113_8086);
     assert_eq!(config_read(bus, 2, 0, 0), u32::MAX);
     assert_eq!(config_read(bus, 1, 0, 0x60), 0x0b0b_0a0a);
+    // An EEPROM of the SMBus controller at 700h acknowledges a quick command.
+    bus.port_write(0x704, 1, 0xa0, 0);
+    bus.port_write(0x702, 1, 0x40, 0);
+    bus.clock(|clock| clock.skip_to(Instant(500_000)));
+    bus.poll();
+    assert_eq!(bus.port_read(0x700, 1, 0), 2);
+    // The BIOS data area knows LPT1.
+    let mut ports = [0; 2];
+    bus.memory().read(0x408, &mut ports);
+    assert_eq!(ports, [0x78, 0x03]);
     // The ACPI timer counts at 608h.
     bus.clock(|clock| clock.skip_to(Instant(1_000_000)));
     assert_eq!(bus.port_read(0x608, 4, 0), 3579);
