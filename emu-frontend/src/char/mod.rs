@@ -45,6 +45,8 @@ enum Arrival<'a> {
     Break,
     /// The client sends no more, but may wait for the answers to what it has sent.
     Left,
+    /// The client is gone, and its answers go to nobody.
+    Gone,
 }
 
 /// A receiving half; runs on the reader thread and hands over what arrives.

@@ -47,6 +47,13 @@ impl Router {
             Arrival::Bytes(bytes) => return self.deliver_bytes(bytes),
             Arrival::Break => self.send(&mut vec![Input::Break]),
             Arrival::Left => self.settle(),
+            Arrival::Gone => {
+                // The next client is to get no answers to what this one asked. As nobody has to read them, they come to an end.
+                while self.is_busy() {
+                    std::thread::sleep(LOOK);
+                }
+                self.settle();
+            }
             Arrival::Opened => {
                 // Half an escape key of the client before is none of this one's.
                 self.escaped = false;
@@ -79,11 +86,14 @@ impl Router {
     /// Waits until what has arrived is answered, and the answers are written, though not for ever.
     fn settle(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while (self.fronts.iter().any(|front| front.is_busy()) || !self.outbox.is_drained())
-            && Instant::now() < deadline
-        {
+        while (self.is_busy() || !self.outbox.is_drained()) && Instant::now() < deadline {
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Whether a monitor is at work.
+    fn is_busy(&self) -> bool {
+        self.fronts.iter().any(|front| front.is_busy())
     }
 
     /// No more input will come.

@@ -163,9 +163,10 @@ impl Socket {
                 }
                 // Otherwise a client that neither reads nor goes would keep the sending half for itself.
                 peer.close();
+                *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                deliver(Arrival::Gone);
             }
             let Some(accept) = &self.accept else { return };
-            *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = None;
             match accept() {
                 Ok(peer) => *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer),
                 // Out of descriptors, most likely: try again, but not at full speed.
