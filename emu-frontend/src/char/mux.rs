@@ -189,6 +189,32 @@ mod tests {
     }
 
     #[test]
+    fn client_is_gone_only_when_a_slow_monitor_has_answered_all_that_it_asked() {
+        let mut router = Router::new(Arc::default(), None);
+        let inbox = Arc::new(Inbox::default());
+        router.add(inbox.clone());
+        let slow = std::thread::spawn(move || {
+            let mut taken = 0;
+            while let Some(Input::Byte(_)) = inbox.wait() {
+                taken += 1;
+                // Longer altogether than anybody waits for a client to read.
+                std::thread::sleep(PATIENCE / 20);
+            }
+            taken
+        });
+        let start = Instant::now();
+        router.deliver(Arrival::Bytes(&[b'x'; 25]));
+        // The monitor has begun to wait for input, so that it counts.
+        while !router.is_busy() {
+            std::thread::sleep(LOOK);
+        }
+        router.deliver(Arrival::Gone);
+        assert!(start.elapsed() > PATIENCE && !router.is_busy());
+        router.end();
+        assert_eq!(slow.join().unwrap(), 25);
+    }
+
+    #[test]
     fn help_names_the_escape_key_in_use() {
         let (router, ..) = router();
         assert!(router.help().contains("C-a x    exit emulator"));

@@ -112,7 +112,7 @@ mod tests {
             decoder.decode(chunk, &mut |arrival| match arrival {
                 Arrival::Bytes(bytes) => all.extend_from_slice(bytes),
                 Arrival::Break => all.push(b'!'),
-                Arrival::Opened | Arrival::Left => panic!("nobody comes or goes"),
+                Arrival::Opened | Arrival::Left | Arrival::Gone => panic!("nobody comes or goes"),
             });
         }
         all

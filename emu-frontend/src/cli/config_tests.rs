@@ -36,7 +36,7 @@ fn nographic_gives_the_terminal_to_what_is_not_elsewhere() {
     let c = config(&["-nographic", "-monitor", "none"]);
     assert_eq!(c.chardevs["serial0"].spec.kind, CharKind::Stdio { signal: true });
     assert!(c.monitors.is_empty());
-    let c = config(&["-nographic", "-serial", "mon:stdio"]);
+    let c = config(&["-nographic", "-serial", "mon:stdio", "-parallel", "none"]);
     assert_eq!((c.chardevs.len(), c.monitors.len()), (1, 1));
     let c = config(&["-nographic", "-nodefaults"]);
     assert!(c.chardevs.is_empty());
