@@ -7,6 +7,7 @@
 //! initrd: busybox.cpio      a file there (default: none)
 //! append: console=ttyS0     kernel command line
 //! memory: 512               RAM in MiB (default: 512)
+//! bios: bios-256k.bin       the firmware that starts the kernel, a file in the cache's firmware (default: none does)
 //! arguments: -cpu qemu64    more options, separated by blanks
 //! deadline: 60              seconds for all of it
 //! exit: 0                   expected exit status (default: the guest is stopped after the last step)
@@ -15,6 +16,7 @@
 //! > uname -m                type this line
 //! ! Kernel panic            this text never comes, from start to end
 //! clock: 3                  the console shows lines until one is a Unix time; it is within 3 s of the host's clock
+//! idle: 3                   the machine, after 5 s to settle, uses less than 3 % of a processor for 10 s (on Linux hosts)
 //! known: FILE               all lines up to the shell's next prompt match patterns in FILE; kernel time stamps are ignored
 //! ```
 //!
@@ -37,6 +39,7 @@ pub struct BootCase {
     pub initrd: Option<String>,
     pub append: String,
     pub memory_mib: u32,
+    pub bios: Option<String>,
     pub arguments: Vec<String>,
     pub deadline: Duration,
     pub exit: Option<i32>,
@@ -49,6 +52,7 @@ pub enum Step {
     Expect(String),
     Send(String),
     Clock { tolerance_s: u64 },
+    Idle { percent: u64 },
     Known { file: String },
 }
 
@@ -95,10 +99,12 @@ impl BootCase {
             "initrd" => self.initrd = Some(value.to_owned()),
             "append" => value.clone_into(&mut self.append),
             "memory" => self.memory_mib = number()?,
+            "bios" => self.bios = Some(value.to_owned()),
             "arguments" => self.arguments = value.split_whitespace().map(str::to_owned).collect(),
             "deadline" => self.deadline = Duration::from_secs(number()?.into()),
             "exit" => self.exit = Some(number()?.try_into().map_err(|_| format!("exit status out of range: {value}"))?),
             "clock" => self.steps.push(Step::Clock { tolerance_s: number()?.into() }),
+            "idle" => self.steps.push(Step::Idle { percent: number()?.into() }),
             "known" => self.steps.push(Step::Known { file: value.to_owned() }),
             _ => return Err(format!("unknown key '{key}'")),
         }
@@ -113,6 +119,9 @@ impl BootCase {
         if let Some(initrd) = &self.initrd {
             command.arg("-initrd").arg(cached(&self.guest, initrd)?);
         }
+        if let Some(bios) = &self.bios {
+            command.arg("-bios").arg(cached("firmware", bios)?);
+        }
         command.args(&self.arguments);
         Ok(command)
     }
@@ -125,6 +134,7 @@ impl BootCase {
                 Step::Expect(text) => drop(guest.expect(text)?),
                 Step::Send(line) => guest.send_line(line)?,
                 Step::Clock { tolerance_s } => check_clock(&mut guest, *tolerance_s)?,
+                Step::Idle { percent } => check_idle(&guest, *percent)?,
                 Step::Known { file } => check_known(&mut guest, &folder.join(file))?,
             }
         }
@@ -154,6 +164,33 @@ fn check_clock(guest: &mut Guest, tolerance_s: u64) -> Result<(), GuestError> {
         return Err(GuestError::new(format!("the guest's clock says {in_guest}, the host's {on_host}")));
     }
     Ok(())
+}
+
+/// User and system time that a process has used, in clock ticks of 1/100 s: fields 14 and 15 of /proc/PID/stat (proc(5)). `None` where
+/// there is no such file.
+fn ticks_used(process: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let after_name = stat.rsplit_once(')')?.1;
+    after_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().ok()).sum()
+}
+
+fn check_idle(guest: &Guest, percent: u64) -> Result<(), GuestError> {
+    if !cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    let used = || {
+        ticks_used(guest.process_id()).ok_or_else(|| GuestError::new("the machine's process is not to be seen".into()))
+    };
+    // The kernel still works on this and that for a moment.
+    std::thread::sleep(Duration::from_secs(5));
+    let before = used()?;
+    std::thread::sleep(Duration::from_secs(10));
+    let used = used()? - before;
+    // In 10 s there are 1,000 ticks.
+    match used < 10 * percent {
+        true => Ok(()),
+        false => Err(GuestError::new(format!("the idle machine used {used} ticks of 10 ms within 10 s"))),
+    }
 }
 
 fn check_known(guest: &mut Guest, patterns: &Path) -> Result<(), GuestError> {
@@ -196,12 +233,13 @@ mod tests {
     #[test]
     fn case_with_keys_and_steps_is_parsed() {
         let case = BootCase::parse(
-            "# text\nguest: i386\ndeadline: 5\nexit: 43\narguments: -cpu qemu32 -S\n\n< a: b\n> c\n! d\nclock: 2\nknown: e\n",
+            "# text\nguest: i386\ndeadline: 5\nexit: 43\nbios: f\narguments: -cpu qemu32 -S\n\n< a: b\n> c\n! d\nclock: 2\nidle: 3\nknown: e\n",
         );
         let expected = BootCase {
             guest: "i386".into(),
             kernel: "linux".into(),
             memory_mib: 512,
+            bios: Some("f".into()),
             arguments: vec!["-cpu".into(), "qemu32".into(), "-S".into()],
             deadline: Duration::from_secs(5),
             exit: Some(43),
@@ -209,6 +247,7 @@ mod tests {
                 Step::Expect("a: b".into()),
                 Step::Send("c".into()),
                 Step::Clock { tolerance_s: 2 },
+                Step::Idle { percent: 3 },
                 Step::Known { file: "e".into() },
             ],
             never: vec!["d".into()],
