@@ -23,7 +23,7 @@ trap '[ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true' EXIT
 first_sector=2048
 sectors=$((1536 * 2048))
 # Seconds for any step, on a busy host too.
-patience=600
+patience=1800
 
 die() {
     echo "debian_disk.sh: $arch: $*" >&2
@@ -167,6 +167,12 @@ for bios in "" "-bios bios-256k.bin"; do
     expect "sum 42" "$patience"
     type_line "sync; echo 3 >/proc/sys/vm/drop_caches; md5sum /root/file >/root/sum; echo 3 >/proc/sys/vm/drop_caches; md5sum -c /root/sum"
     expect "/root/file: OK" "$patience"
+    # The SMBus controller and the first of its EEPROMs, which Linux's at24 driver writes and reads.
+    type_line "dmesg | grep -c 'SMBus Host Controller at 0x700, revision 0' | sed 's/^/controllers: /'"
+    expect "controllers: 1" "$patience"
+    type_line "modprobe at24; echo 24c02 0x50 >/sys/bus/i2c/devices/i2c-0/new_device; cd /sys/bus/i2c/devices/0-0050; \
+printf man''go | dd of=eeprom bs=1 seek=16; dd if=eeprom bs=1 skip=16 count=5; cd"
+    expect "mango" "$patience"
     type_line "dmesg | grep -E 'ata.*(exception|failed|reset)|EXT4-fs error|BUG' || echo no comp''laints"
     expect "no complaints" "$patience"
     [ -n "$bios" ] || type_line "rm /root/file"
