@@ -167,7 +167,8 @@ mod host {
 
 /// Gives the host's FPU the guest's MXCSR, all of whose exceptions are masked: from here on its flags stick there.
 pub extern "C" fn enter_float(cpu: &mut Vcpu, _: u64) -> u64 {
-    host::set_control(cpu.state.mxcsr);
+    // A debugger or a damaged snapshot may have set what a guest cannot, and what would fault here.
+    host::set_control(cpu.state.mxcsr & mxcsr::VALID);
     0
 }
 
