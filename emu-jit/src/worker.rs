@@ -1,7 +1,7 @@
 //! The thread that compiles.
 
 use crate::lower::Translator;
-use emu_core::exec::region::{Compiled, Compiler, Source};
+use emu_core::exec::region::{Answer, Compiler, Refusal, Source};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ pub const CAPACITY: usize = 64 << 20;
 /// Sources that may wait for the worker; the oldest are given up for newer ones.
 const WAITING: usize = 256;
 
-type Answer = (u64, Option<Box<dyn Compiled>>);
+type Finished = (u64, Answer);
 
 /// What the vCPU's thread and the worker share.
 #[derive(Default)]
@@ -33,7 +33,7 @@ struct Shared {
 struct Work {
     /// The newest is compiled first: it is the code that runs now.
     sources: VecDeque<Source>,
-    answers: Vec<Answer>,
+    answers: Vec<Finished>,
     closed: bool,
 }
 
@@ -57,7 +57,7 @@ impl Shared {
         }
     }
 
-    fn finish(&self, answer: Answer) {
+    fn finish(&self, answer: Finished) {
         self.work().answers.push(answer);
         self.finished.fetch_add(1, Ordering::Release);
     }
@@ -108,7 +108,7 @@ impl Compiler for Jit {
         if work.sources.len() > WAITING
             && let Some(oldest) = work.sources.pop_front()
         {
-            work.answers.push((oldest.ticket, None));
+            work.answers.push((oldest.ticket, Err(Refusal::Later)));
             self.shared.finished.fetch_add(1, Ordering::Release);
         }
         drop(work);
@@ -120,7 +120,7 @@ impl Compiler for Jit {
         self.shared.finished.load(Ordering::Acquire) != 0
     }
 
-    fn take(&mut self) -> Option<Answer> {
+    fn take(&mut self) -> Option<Finished> {
         let answer = self.shared.work().answers.pop()?;
         self.shared.finished.fetch_sub(1, Ordering::Relaxed);
         Some(answer)
@@ -144,7 +144,7 @@ pub struct Immediate {
     translator: Translator,
     threshold: u32,
     capacity: usize,
-    answers: VecDeque<Answer>,
+    answers: VecDeque<Finished>,
 }
 
 impl Immediate {
@@ -185,7 +185,7 @@ impl Compiler for Immediate {
         !self.answers.is_empty()
     }
 
-    fn take(&mut self) -> Option<Answer> {
+    fn take(&mut self) -> Option<Finished> {
         self.answers.pop_front()
     }
 }

@@ -290,7 +290,7 @@ fn random_programs_come_to_the_same_in_both_tiers() {
     let first = setting("REGION_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
     let count = setting("REGION_PROGRAMS").unwrap_or(DEFAULT_PROGRAMS);
     println!("REGION_SEED={first}");
-    let (mut programs, mut regions, mut total) = (0u64, 0, 0);
+    let (mut programs, mut regions, mut evictions, mut total) = (0u64, 0, 0, 0);
     for seed in first..first + count {
         let rng = &mut Rng::with_seed(seed);
         let bits = if rng.bool() { 64 } else { 32 };
@@ -300,7 +300,10 @@ fn random_programs_come_to_the_same_in_both_tiers() {
         let data: Vec<u8> = (0..0x8000).map(|_| rng.u8(..)).collect();
         let mut plain = processor(CpuModel::max(), &code, bits, &data);
         let mut compiled = processor(CpuModel::max(), &code, bits, &data);
-        compiled.set_compiler(Some(Box::new(Immediate::new(rng.u32(1..40)).unwrap())));
+        // Some have no room for more than one region: all are given up again and again.
+        let (capacity, threshold) =
+            if rng.u8(..32) == 0 { (4096, rng.u32(30..100)) } else { (emu_jit::CAPACITY, rng.u32(1..40)) };
+        compiled.set_compiler(Some(Box::new(Immediate::with_capacity(threshold, capacity).unwrap())));
         for n in 0..16 {
             if !matches!(n, 4 | 5) {
                 let value = if rng.bool() { rng.u64(..) } else { rng.u64(..64) }
@@ -327,8 +330,10 @@ fn random_programs_come_to_the_same_in_both_tiers() {
         let differs = a.iter().zip(&b).position(|(a, b)| a != b);
         assert_eq!(differs, None, "REGION_SEED={seed} REGION_PROGRAMS=1: memory differs, {bits} bits: {code:02x?}");
         regions += compiled.stats.regions;
+        evictions += compiled.stats.region_evictions;
     }
-    println!("{programs} programs, {total} instructions, {regions} regions");
+    println!("{programs} programs, {total} instructions, {regions} regions, {evictions} times all were given up");
+    assert!(count < 100 || (regions > evictions && evictions > 0), "nothing was compiled, or there was room for all");
     assert!(programs > count / 4, "too few programs could be assembled");
 }
 

@@ -135,6 +135,18 @@ pub trait Compiled: Send {
     fn effort(&self) -> Duration;
 }
 
+/// Why there is no code for a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not this time: it may be asked for again.
+    Later,
+    /// The interpreter is quicker.
+    Never,
+}
+
+/// What has become of a request.
+pub type Answer = Result<Box<dyn Compiled>, Refusal>;
+
 /// A compiled tier.
 pub trait Compiler: Send {
     /// Executions of a block before the region that begins there is asked for; at least 1.
@@ -145,8 +157,8 @@ pub trait Compiler: Send {
     fn request(&mut self, source: Source) -> bool;
     /// Whether [`Compiler::take`] has something; cheap.
     fn ready(&self) -> bool;
-    /// A finished region by its ticket; `None` as the code if it could not be compiled.
-    fn take(&mut self) -> Option<(u64, Option<Box<dyn Compiled>>)>;
+    /// A finished region by its ticket.
+    fn take(&mut self) -> Option<(u64, Answer)>;
 }
 
 struct Region {
@@ -495,14 +507,18 @@ impl Vcpu {
         while let Some((ticket, compiled)) = self.compiler.as_mut().and_then(|compiler| compiler.take()) {
             let Some(id) = self.regions.waiting.remove(&ticket) else { continue };
             let region = &mut self.regions.list[id];
-            let Some(compiled) = compiled else {
-                // Not this time: it is counted again.
-                if !region.dead {
-                    region.dead = true;
-                    count_anew(region.entry);
+            let compiled = match compiled {
+                Ok(compiled) => compiled,
+                Err(refusal) => {
+                    if !region.dead {
+                        region.dead = true;
+                        if refusal == Refusal::Later {
+                            count_anew(region.entry);
+                        }
+                    }
+                    self.regions.retire(id);
+                    continue;
                 }
-                self.regions.retire(id);
-                continue;
             };
             self.stats.compiled += compiled.instructions() as u64;
             self.stats.compile_micros += compiled.effort().as_micros() as u64;

@@ -213,7 +213,7 @@ pub fn help() -> &'static str {
 
 /// What `-accel help` prints.
 pub fn accel_help() -> &'static str {
-    "Accelerators supported in emu:\ntcg                  the best engine there is: today interp\ninterp               the interpreter\njit                  the interpreter, with compiled code for what is hot (experimental: integer code only)\n"
+    "Accelerators supported in emu:\ntcg                  the best engine there is: today interp\ninterp               the interpreter\njit                  the interpreter, with compiled code for what is hot (experimental)\n"
 }
 
 #[cfg(test)]
@@ -234,6 +234,8 @@ mod tests {
         assert_eq!(machine(&["-machine", "type=pc,accel=kvm:tcg"]), Ok(()));
         assert_eq!(machine(&["-accel", "kvm", "-accel", "interp"]), Ok(()));
         assert_eq!(machine(&["-accel", "tcg,thread=single"]), Ok(()));
+        assert_eq!(machine(&["-accel", "jit,tb-size=16"]), Ok(()));
+        assert!(machine(&["-accel", "jit,tb-size=16m"]).unwrap_err().contains("'tb-size=16m' is not a number"));
         assert!(machine(&["-accel", "kvm"]).unwrap_err().contains("no hardware virtualisation"));
         assert!(machine(&["-machine", "accel=kvm"]).is_err());
         assert!(machine(&["-enable-kvm"]).unwrap_err().starts_with("-enable-kvm: "));

@@ -30,7 +30,7 @@ use emu_core::cpu::regs::{BLOCK_RIP, RegFile};
 use emu_core::decode::insn::{Insn, Kind};
 use emu_core::exec::cache::ModeKey;
 use emu_core::exec::mode;
-use emu_core::exec::region::{Compiled, Source, SourceBlock, exit, layout};
+use emu_core::exec::region::{Answer, Refusal, Source, SourceBlock, exit, layout};
 use emu_core::ops::backend::Semantics;
 use emu_core::ops::fast::{address_form, stack_matches};
 use emu_core::ops::integer::{self, Visitor};
@@ -40,6 +40,10 @@ use iced_x86::{FlowControl, Mnemonic};
 use memory::{Checked, Place};
 use std::collections::HashMap;
 use std::time::Instant;
+
+/// A region is left to the interpreter if more than one instruction in so many calls its function: the call costs more than
+/// the interpreter's way to the next handler.
+const FOREIGN_SHARE: usize = 3;
 
 /// Compiles regions, one after the other.
 pub struct Translator {
@@ -113,24 +117,31 @@ impl Translator {
         Ok(Listing { clif, host })
     }
 
-    /// Compiles `source`; `None` if that cannot be done.
-    pub fn compile(&mut self, source: &Source) -> Option<Box<dyn Compiled>> {
+    /// Compiles `source`, if that is worth it.
+    ///
+    /// # Errors
+    /// Too much of it would call the interpreter's functions; or it cannot be done now.
+    pub fn compile(&mut self, source: &Source) -> Answer {
         let begun = Instant::now();
+        let insns = || source.blocks.iter().flat_map(|block| &block.insns);
+        if insns().filter(|insn| is_foreign(source.mode, insn)).count() * FOREIGN_SHARE > insns().count() {
+            return Err(Refusal::Never);
+        }
         let foreign = self.translate(source);
         let compiled = match self.context.compile(&*self.isa, &mut ControlPlane::default()) {
             Ok(compiled) => compiled,
             Err(error) => {
                 debug_assert!(false, "{:?} in {}", error.inner, error.func.display());
                 tracing::error!("a region of {} blocks cannot be compiled: {:?}", source.blocks.len(), error.inner);
-                return None;
+                return Err(Refusal::Never);
             }
         };
-        let instructions = source.blocks.iter().map(|block| block.insns.len()).sum();
+        let instructions = insns().count();
         match Region::new(compiled.code_buffer(), foreign, instructions, begun.elapsed()) {
-            Ok(region) => Some(Box::new(region)),
+            Ok(region) => Ok(Box::new(region)),
             Err(error) => {
                 tracing::error!("no memory for compiled code: {error}");
-                None
+                Err(Refusal::Later)
             }
         }
     }
