@@ -56,7 +56,7 @@ cargo fmt --all --check
 step "lints"
 cargo clippy --workspace --all-targets -- -D warnings
 # shellcheck disable=SC2086  # two words or none
-[ -z "$features" ] || cargo clippy --workspace --all-targets $features -- -D warnings
+[ -z "$features" ] || cargo clippy -p emu-frontend --all-targets $features -- -D warnings
 
 # The crates' own tests run with debug assertions and checks for overflow.
 step "unit tests"
