@@ -175,7 +175,12 @@ fn linux_cd(bios: Firmware, arch: &str, name: &str) {
     let converse = || -> Result<(), GuestError> {
         let mut command = machine()?.command();
         command.args(bios.arguments()?).args(["-m", "512", "-boot", "d", "-cdrom"]);
-        command.arg(isolinux_cd(&folder.0, arch)?).args(DMI_OPTIONS);
+        command.arg(isolinux_cd(&folder.0, arch)?);
+        // One architecture is told what to say of the machine; the other sees what is said without that.
+        let told = arch == "amd64";
+        if told {
+            command.args(DMI_OPTIONS);
+        }
         let mut guest = Guest::start(&mut command, LINUX_LIMIT)?;
         let mut step = |line: &str, answer: &str| {
             guest.expect("emu# ")?;
@@ -189,9 +194,12 @@ fn linux_cd(bios: Firmware, arch: &str, name: &str) {
             (Firmware::BuiltIn, Machine::Emu(_)) => "dmi: emu",
             _ => "dmi: SeaBIOS",
         };
-        step("echo dmi: $(cat /sys/class/dmi/id/bios_vendor)", vendor)?;
+        if told {
+            step(DMI_QUESTION, DMI_ANSWER)?;
+        } else {
+            step("echo dmi: $(cat /sys/class/dmi/id/bios_vendor)", vendor)?;
+        }
         step("echo complaints: $(dmesg | grep -c -e 'ACPI.*[Ee]rror' -e BUG:)", "complaints: 0")?;
-        step(DMI_QUESTION, DMI_ANSWER)?;
         step("poweroff -f", "reboot: Power down")?;
         let status = guest.wait()?;
         assert!(status.success(), "{}", guest.errors());
