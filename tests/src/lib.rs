@@ -5,6 +5,7 @@ pub mod eltorito;
 pub mod guest;
 pub mod host;
 pub mod initramfs;
+pub mod lockstep;
 pub mod machine;
 pub mod picture;
 pub mod realmode;

@@ -7,70 +7,21 @@
 //!  REGION_SEED=123          the first one's seed; each has the number of the one before plus one
 //! ```
 
-use emu_core::bus::Bus;
-use emu_core::clock::{Clock, ClockMode};
-use emu_core::cpu::control::{CR0_PE, CR0_PG, CR4_OSFXSR, CR4_PAE, EFER_LMA, EFER_LME};
 use emu_core::cpu::model::CpuModel;
-use emu_core::cpu::segment::{Seg, Segment};
 use emu_core::cpu::xmm::Xmm;
 use emu_core::exec::{RunExit, Vcpu};
-use emu_core::irq::CpuPins;
-use emu_core::mem::GuestMemory;
 use emu_jit::Immediate;
+use emu_tests::lockstep::{CODE, DATA, MEMORY, processor, setting};
 use fastrand::Rng;
 use iced_x86::code_asm::*;
 use iced_x86::{
     Code, CpuidFeature, Encoder, EncodingKind, IcedError, Instruction, Mnemonic, OpCodeOperandKind, OpKind, Register,
 };
-use std::sync::Arc;
 
-const CODE: u64 = 0x1000;
-const DATA: u64 = 0x2_0000;
 const DATA_BYTES: usize = 0x1000;
-const STACK: u64 = 0x4_0000;
-const MEMORY: usize = 1 << 20;
 const DEFAULT_PROGRAMS: u64 = 200;
 /// All exceptions masked.
 const MASKS: u32 = 0x1f80;
-
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-fn processor(code: &[u8], bits: u32, data: &[u8]) -> Vcpu {
-    let memory = Arc::new(GuestMemory::new(MEMORY as u64, 0).unwrap());
-    memory.write(CODE, code);
-    memory.write(DATA, data);
-    let clock = Clock::new(ClockMode::Icount { shift: 0 });
-    let bus = Bus::new(memory.clone(), Arc::new(CpuPins::default()), clock);
-    let mut cpu = Vcpu::new(Arc::new(CpuModel::max()), Arc::new(bus));
-    cpu.state.cr0 |= CR0_PE;
-    cpu.state.cr4 |= CR4_OSFXSR;
-    for seg in Seg::ALL {
-        let attributes = match (seg, bits) {
-            (Seg::Cs, 64) => 0xa09b,
-            (Seg::Cs, _) => 0xc09b,
-            _ => 0xc093,
-        };
-        cpu.state.set_segment(seg, Segment { selector: 8, base: 0, limit: u32::MAX, attributes, unusable: false });
-    }
-    if bits == 64 {
-        const TABLES: u64 = 0x8_0000;
-        // One page of 2 MiB.
-        for (at, value) in [(0, TABLES + 0x1003), (0x1000, TABLES + 0x2003), (0x2000, 0x83u64)] {
-            memory.write(TABLES + at, &value.to_le_bytes());
-        }
-        cpu.state.cr3 = TABLES;
-        cpu.state.cr4 |= CR4_PAE;
-        cpu.state.msrs.efer |= EFER_LME | EFER_LMA;
-        cpu.state.cr0 |= CR0_PG;
-    }
-    cpu.state.rip = CODE;
-    cpu.state.regs.set_gpr(4, STACK);
-    cpu.state.regs.set_gpr(5, DATA);
-    cpu.mode_changed();
-    cpu
-}
 
 /// The instructions with XMM registers.
 fn codes() -> Vec<Code> {
@@ -338,8 +289,8 @@ fn random_sse_code_comes_to_the_same_in_both_tiers() {
             let unmasked = if rng.u8(..40) == 0 { 1 << rng.u8(7..13) } else { 0 };
             data.extend((control(rng) & !unmasked).to_le_bytes());
         }
-        let mut plain = processor(&code, bits, &data);
-        let mut compiled = processor(&code, bits, &data);
+        let mut plain = processor(CpuModel::max(), &code, bits, &data);
+        let mut compiled = processor(CpuModel::max(), &code, bits, &data);
         compiled.set_compiler(Some(Box::new(Immediate::new(rng.u32(1..4)).unwrap())));
         let (mut a, mut b) = (vec![0; MEMORY], vec![0; MEMORY]);
         for run in 0..20 {
@@ -394,7 +345,7 @@ fn a_misaligned_access_faults_where_nothing_is_cached_in_both_tiers() {
     let code = a.assemble(CODE).unwrap();
     for compiles in [false, true] {
         for low in 1..16 {
-            let mut cpu = processor(&code, 32, &[]);
+            let mut cpu = processor(CpuModel::max(), &code, 32, &[]);
             if compiles {
                 cpu.set_compiler(Some(Box::new(Immediate::new(1).unwrap())));
             }

@@ -17,6 +17,7 @@ use emu_core::exec::{RunExit, Vcpu};
 use emu_core::irq::CpuPins;
 use emu_core::mem::GuestMemory;
 use emu_devices::board::boot_state::BootState;
+use emu_devices::board::elf::Elf;
 use emu_devices::board::machine::Processor;
 use emu_jit::Immediate;
 
@@ -143,7 +144,8 @@ fn processor(program: &Program, start: u64) -> Result<Vcpu, String> {
     let mut cpu = Vcpu::new(Arc::new(CpuModel::max()), bus);
     let state = BootState::long(&cpu.memory, start);
     cpu.start(&state);
-    load(&cpu.memory, &program.bytes).ok_or("the program is no ELF file of 64 bits")?;
+    let elf = Elf::parse(&program.bytes).map_err(|error| error.to_string())?;
+    elf.load(&cpu.memory).map_err(|error| error.to_string())?;
     // HLT
     cpu.memory.write(RETURN, &[0xf4]);
     cpu.state.cr0 |= CR0_MP | CR0_NE;
@@ -151,25 +153,6 @@ fn processor(program: &Program, start: u64) -> Result<Vcpu, String> {
     cpu.state.regs.set_gpr(RSP, STACK);
     cpu.mode_changed();
     Ok(cpu)
-}
-
-/// Puts the segments of an ELF file (System V ABI, "Program Header") to their addresses.
-fn load(memory: &GuestMemory, elf: &[u8]) -> Option<()> {
-    let word = |at: usize, bytes: usize| {
-        let mut value = [0; 8];
-        value[..bytes].copy_from_slice(elf.get(at..at + bytes)?);
-        Some(u64::from_le_bytes(value))
-    };
-    let (table, size, count) = (word(32, 8)? as usize, word(54, 2)? as usize, word(56, 2)? as usize);
-    for header in (0..count).map(|n| table + n * size) {
-        const LOAD: u64 = 1;
-        if word(header, 4)? == LOAD {
-            let (from, to, bytes) =
-                (word(header + 8, 8)? as usize, word(header + 16, 8)?, word(header + 32, 8)? as usize);
-            memory.write(to, elf.get(from..from + bytes)?);
-        }
-    }
-    Some(())
 }
 
 fn read(path: &Path) -> Result<Program, String> {
