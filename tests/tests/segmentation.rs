@@ -152,6 +152,38 @@ fn null_segment_faults_on_use_only() {
 }
 
 #[test]
+fn segment_that_becomes_null_or_short_faults_at_its_next_use() {
+    let flat = descriptor(FREE as u32, 0xf_ffff, 0x93, G_DB);
+    let short = descriptor(FREE as u32, 0xff, 0x93, DB);
+    for (selector, second) in [(0, 0), (FREE_SELECTOR + 8, short)] {
+        let mut m = Machine::new_protected();
+        m.set_descriptor(FREE_SELECTOR, flat);
+        if selector != 0 {
+            m.set_descriptor(selector, second);
+        }
+        // The same instructions first with one segment, then with the other.
+        m.assemble(32, CODE, |a| {
+            let mut again = a.create_label();
+            a.mov(ebx, u32::from(FREE_SELECTOR))?;
+            a.mov(gs, ebx)?;
+            // Something else that decides how memory is accessed changes, and changes back.
+            a.mov(ds, ebx)?;
+            a.mov(eax, u32::from(DATA))?;
+            a.mov(ds, eax)?;
+            a.set_label(&mut again)?;
+            a.mov(gs, ebx)?;
+            a.mov(dword_ptr(0x500).gs(), ebx)?;
+            a.mov(ebx, u32::from(selector))?;
+            a.jmp(again)
+        });
+        assert_eq!(m.run_to_fault(), fault::GP, "{selector:#x}");
+        assert!(m.cpu.executed() < 20, "{selector:#x}: {} instructions", m.cpu.executed());
+        assert_eq!(m.pushed(0), 0);
+        assert_eq!(m.reg(RBX), u64::from(selector));
+    }
+}
+
+#[test]
 fn stack_limit_violation_is_ss_and_leaves_sp() {
     let mut m = Machine::new_protected();
     m.set_descriptor(FREE_SELECTOR, descriptor(FREE as u32, 0x0fff, 0x97, DB));

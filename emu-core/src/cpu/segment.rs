@@ -138,8 +138,12 @@ impl Segment {
 
     /// A data segment with base 0 that covers all 4 GiB and can be read and written.
     pub fn is_flat_data(&self) -> bool {
+        self.base == 0 && self.covers_all()
+    }
+
+    /// A data segment that covers all 4 GiB from its base on, and can be read and written.
+    pub fn covers_all(&self) -> bool {
         !self.unusable
-            && self.base == 0
             && self.limit == u32::MAX
             && self.attributes & (Segment::S | Segment::CODE | Segment::RW | Segment::EXPAND_DOWN | Segment::P)
                 == Segment::S | Segment::RW | Segment::P

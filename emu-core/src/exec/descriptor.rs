@@ -197,7 +197,7 @@ impl Vcpu {
         let old = *self.state.segment(seg);
         self.state.set_segment(seg, value);
         let mode_depends = match seg {
-            Seg::Fs | Seg::Gs => false,
+            Seg::Fs | Seg::Gs => old.covers_all() != value.covers_all(),
             Seg::Ss => {
                 old.is_flat_data() != value.is_flat_data() || (old.attributes ^ value.attributes) & Segment::DB != 0
             }

@@ -31,6 +31,8 @@ use crate::mmu::context::Contexts;
 use crate::mmu::tlb::Tlb;
 use crate::mmu::walk::Access;
 use cache::{BlockCache, ModeKey};
+use iced_x86::Code;
+use std::collections::HashMap;
 use std::sync::Arc;
 use thread::{Exit, OpRef};
 
@@ -49,6 +51,8 @@ pub struct Stats {
     pub steps: u64,
     /// Instructions executed by their unspecialised function.
     pub slow: u64,
+    /// Which these were: one in [`SAMPLED`] of them is counted here.
+    pub slow_sample: HashMap<Code, u64>,
     /// Exceptions and interrupts delivered.
     pub delivered: u64,
     /// Overwritten blocks of which only the instructions that had changed were decoded again.
@@ -69,6 +73,16 @@ pub struct Stats {
     pub region_exits: [u64; region::exit::NAMES.len()],
     /// How often all regions were given up because their code had reached its size.
     pub region_evictions: u64,
+}
+
+/// One in so many is looked at for [`Stats::slow_sample`]; odd, so that loops do not always show the same one.
+pub const SAMPLED: u64 = 61;
+
+impl Stats {
+    #[cold]
+    fn sample(&mut self, insn: &Insn) {
+        *self.slow_sample.entry(insn.code).or_default() += 1;
+    }
 }
 
 /// Bits of [`ModeKey`].
@@ -243,11 +257,12 @@ impl Vcpu {
         if flat {
             key |= mode::FLAT;
         }
-        let covers = |seg| Segment { base: 0, ..*s.segment(seg) }.is_flat_data();
-        if flat && covers(Seg::Fs) {
+        // In 64-bit mode nothing but their bases counts.
+        let covers = |seg| flat && !s.code64() && s.segment(seg).covers_all();
+        if covers(Seg::Fs) {
             key |= mode::FLAT_FS;
         }
-        if flat && covers(Seg::Gs) {
+        if covers(Seg::Gs) {
             key |= mode::FLAT_GS;
         }
         if s.cr0 & (CR0_EM | CR0_TS) == 0 {
@@ -331,6 +346,9 @@ impl Vcpu {
         self.state.rip = start.wrapping_add(u64::from(insn.len)) & mask;
         self.after = i64::from(insn.after);
         self.stats.slow += 1;
+        if self.stats.slow.is_multiple_of(SAMPLED) {
+            self.stats.sample(insn);
+        }
         let result = (insn.exec)(self, insn);
         if result.is_err() {
             self.state.rip = self.insn_rip;

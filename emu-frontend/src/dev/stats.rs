@@ -4,12 +4,15 @@ use super::configuration;
 use crate::cli::error::StartError;
 use crate::run;
 use clap::Args;
-use emu_core::exec::Vcpu;
 use emu_core::exec::region::exit;
+use emu_core::exec::{SAMPLED, Stats, Vcpu};
 use emu_devices::board::machine::Machine;
 use emu_devices::board::pc::PcError;
 use std::ffi::OsString;
 use std::fmt::Write;
+
+/// Instructions that are named at most.
+const SHOWN: usize = 15;
 
 /// What to run.
 #[derive(Args, Debug)]
@@ -53,7 +56,22 @@ pub fn show(machine: &mut Machine<Vcpu, PcError>) -> String {
         let per_thousand = count as f64 * 1000.0 / instructions.max(1) as f64;
         let _ = writeln!(text, "{name:<27}{count:>16}   {per_thousand:>10.3} per 1000 instructions");
     }
-    text + &tiers(machine)
+    text + &tiers(machine) + &without_handler(&stats)
+}
+
+/// The instructions that were most often executed without a handler of their own.
+fn without_handler(stats: &Stats) -> String {
+    let mut counts: Vec<_> = stats.slow_sample.iter().collect();
+    counts.sort_by_key(|(code, count)| (std::cmp::Reverse(**count), **code));
+    let all = stats.slow_sample.values().sum::<u64>().max(1);
+    let mut text = String::from("without a handler, by a sample\n");
+    for (code, count) in counts.into_iter().take(SHOWN) {
+        let name = format!("{code:?}").to_lowercase();
+        let share = *count as f64 * 100.0 / all as f64;
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {name:<25}{:>16}   {share:>10.3} %", count * SAMPLED);
+    }
+    text
 }
 
 /// What executes how much, and what compiled code costs; also what the monitor's `info jit` prints.
