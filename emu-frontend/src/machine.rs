@@ -17,6 +17,7 @@ use crate::{audio, daemon, exit, image, report};
 use crate::{monitor, qmp};
 use emu_core::clock::ClockMode;
 use emu_core::device::Region;
+use emu_core::exec::region::Compiler;
 use emu_devices::board::machine::{MachineOptions, Outcome};
 use emu_devices::board::pc::{AudioConfig, Pc, PcConfig, PcError};
 use emu_devices::char::CharBackend;
@@ -25,7 +26,7 @@ use emu_devices::storage::block::Disk;
 use emu_devices::storage::fdc::Format;
 use emu_devices::storage::ide::Kind;
 use emu_devices::video::VgaConfig;
-use emu_jit::Jit;
+use emu_jit::{Immediate, Jit};
 use std::sync::Arc;
 #[cfg(feature = "window")]
 use std::sync::mpsc::SendError;
@@ -112,10 +113,7 @@ fn serve(
     };
     let remote = Arc::new(Remote::new(&pc, identity));
     let mut machine = pc.machine;
-    if config.engine == Engine::Compiler {
-        let jit = Jit::new(config.code_size).map_err(|problem| StartError::value("accel", "jit", problem))?;
-        machine.processor().set_compiler(Some(Box::new(jit)));
-    }
+    machine.processor().set_compiler(compiler(config)?);
     let control = machine.control();
     let events = remote.events.clone();
     machine.observe(move |event| events.machine(event));
@@ -152,6 +150,18 @@ fn serve(
         report::print_error(&stats::show(&mut machine));
     }
     exit::leave(status)
+}
+
+/// What compiles hot code, if `config` wants that.
+fn compiler(config: &Config) -> Result<Option<Box<dyn Compiler>>, StartError> {
+    if config.engine != Engine::Compiler {
+        return Ok(None);
+    }
+    let compiler: Result<Box<dyn Compiler>, String> = match config.stress {
+        Some(threshold) => Immediate::stressed(threshold, config.code_size).map(|jit| Box::new(jit) as _),
+        None => Jit::new(config.code_size).map(|jit| Box::new(jit) as _),
+    };
+    compiler.map(Some).map_err(|problem| StartError::value("accel", "jit", problem))
 }
 
 /// The machine that `config` describes.

@@ -47,6 +47,7 @@ impl Images {
 
     fn start(&self, arguments: &[&str]) -> Emulator {
         let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
+        command.args(guest::accelerator());
         command.args(["-m", "16", "-display", "none", "-serial", "mon:stdio", "-hda"]).arg(&self.0[0]);
         command.arg("-fda").arg(&self.0[1]).args(arguments);
         Emulator::spawn(command, None)

@@ -243,7 +243,13 @@ fn on_a_terminal(name: &str, arguments: &[&str], end: impl FnOnce(&mut File, u32
     let before = tcgetattr(&slave).unwrap().local_modes;
     let kernel = guest::KernelFile::new(name);
     let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
-    command.arg("-kernel").arg(&kernel.0).args(["-m", "16"]).args(arguments).stderr(Stdio::null());
+    command
+        .args(guest::accelerator())
+        .arg("-kernel")
+        .arg(&kernel.0)
+        .args(["-m", "16"])
+        .args(arguments)
+        .stderr(Stdio::null());
     command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap());
     let mut child = command.spawn().unwrap();
     let mut keyboard = File::from(master);

@@ -49,7 +49,8 @@ impl Terminal {
         let side = || Stdio::from(self.slave.try_clone().unwrap());
         // setsid of util-linux: a terminal of the test's own caller must not be taken for this one.
         let mut command = Command::new("setsid");
-        command.args(["--ctty", env!("CARGO_BIN_EXE_emu"), "-display", "curses", "-m", "16"]).args(arguments);
+        command.args(["--ctty", env!("CARGO_BIN_EXE_emu"), "-display", "curses", "-m", "16"]);
+        command.args(guest::accelerator()).args(arguments);
         command.stdin(side()).stdout(side()).stderr(Stdio::piped()).spawn().expect("setsid (package util-linux) starts")
     }
 

@@ -76,6 +76,7 @@ fn record(name: &str, rom: &Path, options: &[&str]) -> [Vec<i16>; 2] {
     let wav = temporary(name).with_extension("wav");
     let audiodev = format!("wav,id=snd,path={}", wav.display());
     let status = Command::new(env!("CARGO_BIN_EXE_emu"))
+        .args(guest::accelerator())
         .args(["-bios".as_ref(), rom.as_os_str()])
         .args(["-m", "4", "-display", "none", "-vga", "none", "-serial", "none", "-icount", "shift=7"])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-audiodev", &audiodev])

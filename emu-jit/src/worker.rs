@@ -1,7 +1,7 @@
 //! The thread that compiles.
 
 use crate::lower::Translator;
-use emu_core::exec::region::{Answer, Compiler, Refusal, Source};
+use emu_core::exec::region::{Answer, Compiler, Refusal, Source, SourceBlock};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,12 @@ pub const CAPACITY: usize = 64 << 20;
 
 /// Sources that may wait for the worker; the oldest are given up for newer ones.
 const WAITING: usize = 256;
+
+/// Under stress, one region of so many is compiled whole.
+const WHOLE: u64 = 8;
+
+/// Instructions of the others at most, if their first block has no more.
+const SHORT: usize = 24;
 
 type Finished = (u64, Answer);
 
@@ -144,6 +150,8 @@ pub struct Immediate {
     translator: Translator,
     threshold: u32,
     capacity: usize,
+    /// Most regions are cut short.
+    stressed: bool,
     answers: VecDeque<Finished>,
 }
 
@@ -161,8 +169,29 @@ impl Immediate {
     /// # Errors
     /// As [`Jit::new`].
     pub fn with_capacity(threshold: u32, capacity: usize) -> Result<Immediate, String> {
-        Ok(Immediate { translator: Translator::new()?, threshold, capacity, answers: VecDeque::new() })
+        let translator = Translator::new()?;
+        Ok(Immediate { translator, threshold, capacity, stressed: false, answers: VecDeque::new() })
     }
+
+    /// The same for a guest under stress, with little room and a low threshold: most regions are a few blocks only, which
+    /// take little time to compile, are left and entered all the time, and begin and end where others do not.
+    ///
+    /// # Errors
+    /// As [`Jit::new`].
+    pub fn stressed(threshold: u32, capacity: usize) -> Result<Immediate, String> {
+        Ok(Immediate { stressed: true, ..Immediate::with_capacity(threshold, capacity)? })
+    }
+}
+
+/// Leaves of `source` the blocks that have [`SHORT`] instructions together, or the first one.
+fn cut_short(source: &mut Source) {
+    let mut count = 0;
+    let mut fit = |block: &SourceBlock| {
+        count += block.insns.len();
+        count <= SHORT
+    };
+    let blocks = source.blocks.iter().position(|block| !fit(block)).unwrap_or(source.blocks.len());
+    source.blocks.truncate(blocks.max(1));
 }
 
 impl Compiler for Immediate {
@@ -174,8 +203,11 @@ impl Compiler for Immediate {
         self.capacity
     }
 
-    fn request(&mut self, source: Source) -> bool {
+    fn request(&mut self, mut source: Source) -> bool {
         let ticket = source.ticket;
+        if self.stressed && !ticket.is_multiple_of(WHOLE) {
+            cut_short(&mut source);
+        }
         let compiled = self.translator.compile(&source);
         self.answers.push_back((ticket, compiled));
         true

@@ -3,6 +3,7 @@
 //! The same conversation can be held with emu and, to find out whether a surprise is emu's or the guest's own, with QEMU.
 //! Each conversation has one deadline for everything, so that a test never hangs; a guest that is dropped is killed.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -42,7 +43,8 @@ impl Machine {
             })
     }
 
-    /// A command with the options that make the machine run without a window and quit at reset.
+    /// A command with the options that make the machine run without a window and quit at reset, emu with the accelerator that
+    /// `EMU_ACCEL` names.
     pub fn command(&self) -> Command {
         let mut command = match self {
             Self::Emu(binary) => Command::new(binary),
@@ -51,10 +53,17 @@ impl Machine {
         if let Self::Qemu = self {
             // The network card's boot ROM only costs time.
             command.args(["-accel", "tcg", "-cpu", "max", "-nic", "none"]);
+        } else {
+            command.args(accelerator());
         }
         command.args(["-nographic", "-no-reboot"]);
         command
     }
+}
+
+/// Options that have emu run with the accelerator that the environment names: `EMU_ACCEL=jit` or, say, `EMU_ACCEL=jit,stress=20`.
+pub fn accelerator() -> Vec<OsString> {
+    std::env::var_os("EMU_ACCEL").map_or_else(Vec::new, |name| vec!["-accel".into(), name])
 }
 
 /// Where the files of a guest are that `scripts/guests.sh` fetched: `ARCH/NAME` under `EMU_CACHE` or the workspace's `cache`.

@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use emu_core::clock::ClockMode;
 use emu_core::cpu::model::CpuModel;
+use emu_core::exec::region::Compiler;
 use emu_devices::board::kernel::{Kernel, KernelOptions};
 use emu_devices::board::machine::{MachineOptions, Outcome};
 use emu_devices::board::pc::{Pc, PcBoot, PcConfig};
 use emu_devices::char::MemoryBackend;
 use emu_devices::rtc::StartTime;
-use emu_jit::Jit;
+use emu_jit::{Immediate, Jit};
 use emu_tests::guest::cached;
 
 /// A boot takes about ten seconds; this is for a machine that is busy with other things.
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// Executions of a block before it is compiled under stress: with fewer, compiling takes minutes.
+const STRESS: u32 = 200;
 
 /// What must not differ between two boots.
 #[derive(PartialEq, Eq)]
@@ -27,7 +31,28 @@ struct Trace {
     serial: Vec<u8>,
 }
 
-fn boot(arch: &str, compiles: bool) -> Trace {
+/// What executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engine {
+    Interpreted,
+    /// Hot code is compiled in the background.
+    Compiled,
+    /// What is only warm is compiled there and then, and all code is given up again and again for want of room.
+    Stressed,
+}
+
+impl Engine {
+    fn compiler(self) -> Option<Box<dyn Compiler>> {
+        let made: Result<Box<dyn Compiler>, String> = match self {
+            Engine::Interpreted => return None,
+            Engine::Compiled => Jit::new(emu_jit::CAPACITY).map(|jit| Box::new(jit) as _),
+            Engine::Stressed => Immediate::stressed(STRESS, 1 << 20).map(|jit| Box::new(jit) as _),
+        };
+        Some(made.unwrap_or_else(|problem| panic!("{problem}")))
+    }
+}
+
+fn boot(arch: &str, engine: Engine) -> Trace {
     let file = |name| {
         let path = cached(arch, name).unwrap_or_else(|error| panic!("{error}"));
         std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -62,10 +87,7 @@ fn boot(arch: &str, compiles: bool) -> Trace {
     .expect("256 MiB are possible");
 
     let mut machine = pc.machine;
-    if compiles {
-        let jit = Jit::new(emu_jit::CAPACITY).unwrap_or_else(|problem| panic!("{problem}"));
-        machine.processor().set_compiler(Some(Box::new(jit)));
-    }
+    machine.processor().set_compiler(engine.compiler());
     let control = machine.control();
     let (done, waiting) = channel::<()>();
     let watchdog = std::thread::spawn(move || {
@@ -76,34 +98,37 @@ fn boot(arch: &str, compiles: bool) -> Trace {
     let outcome = machine.run().expect("the kernel was loaded once already");
     drop(done);
     watchdog.join().expect("it does not panic");
-    assert_eq!(machine.processor().stats.region_instructions > 100_000_000, compiles, "hot code is compiled");
+    let stats = &machine.processor().stats;
+    assert_eq!(stats.region_instructions > 100_000_000, engine != Engine::Interpreted, "hot code is compiled");
+    assert_eq!(stats.region_evictions > 50, engine == Engine::Stressed, "{} evictions", stats.region_evictions);
     let instructions = machine.bus().clock(|clock| clock.instructions());
     Trace { outcome, instructions, serial: serial.take_output() }
 }
 
-fn check(arch: &'static str) {
-    let other = std::thread::spawn(move || boot(arch, false));
-    let one = boot(arch, false);
+fn check(arch: &'static str, compiled: &[Engine]) {
+    let other = std::thread::spawn(move || boot(arch, Engine::Interpreted));
+    let one = boot(arch, Engine::Interpreted);
     let other = other.join().expect("the second boot");
     let text = String::from_utf8_lossy(&one.serial);
     assert_eq!(one.outcome, Outcome::PowerOff, "{text}");
     assert!(text.contains("emu-guest: power off"), "{text}");
     // When its worker has a region ready depends on the host; what the guest sees must not.
-    for (name, other) in [("interpreted", other), ("compiled", boot(arch, true))] {
+    let others = compiled.iter().map(|engine| (*engine, boot(arch, *engine)));
+    for (name, other) in [(Engine::Interpreted, other)].into_iter().chain(others) {
         for (first, second) in text.lines().zip(String::from_utf8_lossy(&other.serial).lines()) {
-            assert_eq!(first, second, "the first line that differs when {name}");
+            assert_eq!(first, second, "the first line that differs when {name:?}");
         }
-        assert_eq!(one.instructions, other.instructions, "{name}");
-        assert!(one == other, "{name}");
+        assert_eq!(one.instructions, other.instructions, "{name:?}");
+        assert!(one == other, "{name:?}");
     }
 }
 
 #[test]
 fn icount_amd64_boots_are_equal_to_the_instruction() {
-    check("amd64");
+    check("amd64", &[Engine::Compiled, Engine::Stressed]);
 }
 
 #[test]
 fn icount_i386_boots_are_equal_to_the_instruction() {
-    check("i386");
+    check("i386", &[Engine::Compiled, Engine::Stressed]);
 }

@@ -3,7 +3,7 @@
 //! Each medium's boot sector leaves by isa-debug-exit with a number of its own, so that the exit status tells which one ran, as which drive.
 
 use emu_tests::eltorito::{self, Emulation};
-use emu_tests::guest::{Guest, GuestError, Machine, cached};
+use emu_tests::guest::{Guest, GuestError, Machine, accelerator, cached};
 use emu_tests::screen::ScreenGuest;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -77,7 +77,7 @@ impl Drives {
     fn booted(&self, options: &[&str]) -> u8 {
         let Machine::Emu(emu) = machine() else { unreachable!("machine() gives nothing else") };
         let mut command = std::process::Command::new(emu);
-        command.args(["-display", "none"]).args(&self.arguments).args(options);
+        command.args(["-display", "none"]).args(accelerator()).args(&self.arguments).args(options);
         let status = Guest::start(&mut command, LIMIT).and_then(|mut guest| guest.wait());
         number(status.unwrap_or_else(|error| panic!("{options:?}: {error}")).code())
     }

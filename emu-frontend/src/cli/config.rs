@@ -24,6 +24,9 @@ use std::path::PathBuf;
 /// Serial ports of a PC.
 pub const SERIAL_PORTS: usize = 4;
 
+/// Bytes of code under `-accel jit,stress=`: so few that all of it is given up again and again.
+const STRESSED_CODE: usize = 1 << 20;
+
 /// A character device and the option that asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedChar {
@@ -77,6 +80,8 @@ pub struct Config {
     pub engine: Engine,
     /// Bytes of compiled code at most.
     pub code_size: usize,
+    /// Executions of a block before its region is compiled at once, while the guest waits; `None`: compiled in the background.
+    pub stress: Option<u32>,
     /// What boots.
     pub boot: BootFiles,
     /// Character devices by id, those of `-serial` and its like among them.
@@ -196,7 +201,11 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         memory: machine::memory_size(&options.m)?,
         cpu: cpu::parse(options.cpu.as_deref(), bits32)?,
         engine: machine.engine,
-        code_size: machine.code_size.unwrap_or(emu_jit::CAPACITY),
+        code_size: machine.code_size.unwrap_or(match machine.stress {
+            Some(_) => STRESSED_CODE,
+            None => emu_jit::CAPACITY,
+        }),
+        stress: machine.stress,
         boot,
         chardevs: characters.chardevs,
         serial: characters.serial,

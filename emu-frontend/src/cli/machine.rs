@@ -2,7 +2,7 @@
 
 use super::error::{StartError, nearest};
 use super::options::Options;
-use super::value::{KeyValues, parse_size, show_size};
+use super::value::{KeyValues, parse_bool, parse_number, parse_size, show_size};
 use std::path::PathBuf;
 
 /// Guest RAM without `-m`.
@@ -27,6 +27,8 @@ pub struct Machine {
     pub engine: Engine,
     /// `-accel ...,tb-size=`: bytes of compiled code at most.
     pub code_size: Option<usize>,
+    /// `-accel jit,stress=`: executions of a block before its region is compiled, there and then.
+    pub stress: Option<u32>,
     /// `-machine pcspk-audiodev=`, with the value that it is part of.
     pub speaker: Option<(String, String)>,
 }
@@ -61,6 +63,9 @@ const COSMETIC: &[&str] = &["dump-guest-core", "mem-merge", "suppress-vmdesc"];
 
 /// Mebibytes of compiled code that can be asked for.
 const MOST_CODE: u64 = 64 << 10;
+
+/// Executions of a block before it is compiled that can be asked for.
+const MOST_EXECUTIONS: u64 = 1_000_000;
 
 /// Checks the options that choose the machine.
 ///
@@ -100,14 +105,30 @@ pub fn parse(options: &Options) -> Result<Machine, StartError> {
         if let Some(mebibytes) = v.take_number("tb-size", MOST_CODE)?.filter(|size| *size != 0) {
             machine.code_size = Some((mebibytes as usize) << 20);
         }
+        machine.stress = stress(&mut v)?.or(machine.stress);
         v.finish()?;
         names.push(name);
     }
     if let Some(text) = options.accel.first() {
         machine.engine = find_engine("accel", text, names.iter().flat_map(|n| n.split(':')))?;
     }
+    if machine.stress.is_some() && machine.engine != Engine::Compiler {
+        return Err(StartError::option("accel", "'stress' tests compiled code and goes with jit"));
+    }
     check_cpu_count(&options.smp)?;
     Ok(machine)
+}
+
+/// `stress=on`, which is 1, or a number of executions.
+fn stress(v: &mut KeyValues) -> Result<Option<u32>, StartError> {
+    let Some(word) = v.take("stress")? else { return Ok(None) };
+    match (parse_bool(&word), parse_number(&word)) {
+        (Some(on), _) => Ok(on.then_some(1)),
+        (_, Some(count @ 1..=MOST_EXECUTIONS)) => Ok(Some(count as u32)),
+        _ => Err(v.error(format!(
+            "'stress={word}': expected on, off, or how often a block runs before it is compiled, from 1 to {MOST_EXECUTIONS}"
+        ))),
+    }
 }
 
 fn check_type(v: &KeyValues, name: &str) -> Result<(), StartError> {
@@ -129,7 +150,7 @@ fn fixed_switches(v: &mut KeyValues) -> Result<(), StartError> {
             Ok(Some(word)) => word,
             Err(_) => "on".into(),
         };
-        let on = super::value::parse_bool(&word);
+        let on = parse_bool(&word);
         if word != "auto" && on != Some(*state) {
             let state = if *state { "on" } else { "off" };
             return Err(v.error(format!("'{key}={word}' is not implemented; {key} is always {state}")));
@@ -213,7 +234,7 @@ pub fn help() -> &'static str {
 
 /// What `-accel help` prints.
 pub fn accel_help() -> &'static str {
-    "Accelerators supported in emu:\ntcg                  the best engine there is: today interp\ninterp               the interpreter\njit                  the interpreter, with compiled code for what is hot (experimental)\n"
+    "Accelerators supported in emu:\ntcg                  the best engine there is: today interp\ninterp               the interpreter\njit                  the interpreter, with compiled code for what is hot (experimental);\n                     stress=on or stress=N, for tests: all code, at once, when it has run once or N times\n"
 }
 
 #[cfg(test)]
@@ -235,6 +256,10 @@ mod tests {
         assert_eq!(machine(&["-accel", "kvm", "-accel", "interp"]), Ok(()));
         assert_eq!(machine(&["-accel", "tcg,thread=single"]), Ok(()));
         assert_eq!(machine(&["-accel", "jit,tb-size=16"]), Ok(()));
+        assert_eq!(machine(&["-accel", "jit,stress=on"]), Ok(()));
+        assert_eq!(machine(&["-accel", "jit,stress=20,tb-size=1"]), Ok(()));
+        assert!(machine(&["-accel", "jit,stress=0"]).unwrap_err().contains("'stress=0': expected on, off, or"));
+        assert!(machine(&["-accel", "interp,stress=on"]).unwrap_err().contains("goes with jit"));
         assert!(machine(&["-accel", "jit,tb-size=16m"]).unwrap_err().contains("'tb-size=16m' is not a number"));
         assert!(machine(&["-accel", "kvm"]).unwrap_err().contains("no hardware virtualisation"));
         assert!(machine(&["-machine", "accel=kvm"]).is_err());

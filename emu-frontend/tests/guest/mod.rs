@@ -10,6 +10,7 @@
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::{CodeAssembler, CodeLabel, ah, al, bl, dx, eax, ebx, ecx, esi, esp, ptr};
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,11 @@ const LOAD_ADDRESS: u64 = 0x10_0000;
 const STACK: u32 = 0x8_0000;
 /// No test waits longer than this for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Options that have the emulator run with the accelerator that the environment names, as in `EMU_ACCEL=jit`.
+pub fn accelerator() -> Vec<OsString> {
+    std::env::var_os("EMU_ACCEL").map_or_else(Vec::new, |name| vec!["-accel".into(), name])
+}
 
 fn program() -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(32)?;
@@ -276,7 +282,7 @@ impl Emulator {
     pub fn launch(name: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> Emulator {
         let kernel = KernelFile::new(name);
         let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
-        command.arg("-kernel").arg(&kernel.0).args(["-m", "16"]);
+        command.args(accelerator()).arg("-kernel").arg(&kernel.0).args(["-m", "16"]);
         prepare(&mut command);
         Emulator::spawn(command, Some(kernel))
     }
