@@ -18,7 +18,7 @@ pub const DATA: u64 = 0x2_0000;
 /// The first stack pointer.
 pub const STACK: u64 = 0x4_0000;
 /// Bytes of memory.
-pub const MEMORY: usize = 1 << 20;
+pub const MEMORY: usize = 2 << 20;
 
 /// The number in the environment variable `name`.
 pub fn setting(name: &str) -> Option<u64> {

@@ -334,3 +334,44 @@ fn instructions_outside_the_model_are_undefined_in_both_tiers() {
         }
     }
 }
+
+#[test]
+fn regions_outlive_a_flood_of_other_code() {
+    /// More instructions than are kept decoded.
+    const FLOOD: usize = 450_000;
+    const FLOOD_AT: u64 = 0x10_0000;
+    let code = || -> Result<Vec<u8>, iced_x86::IcedError> {
+        let mut a = CodeAssembler::new(32)?;
+        let [mut outer, mut inner, mut add] = [(); 3].map(|()| a.create_label());
+        a.mov(ecx, 3)?;
+        a.set_label(&mut outer)?;
+        a.mov(edx, 1000)?;
+        a.set_label(&mut inner)?;
+        a.call(add)?;
+        a.dec(edx)?;
+        a.jne(inner)?;
+        a.mov(ebx, FLOOD_AT as u32)?;
+        a.call(ebx)?;
+        a.dec(ecx)?;
+        a.jne(outer)?;
+        a.hlt()?;
+        a.set_label(&mut add)?;
+        a.inc(eax)?;
+        a.ret()?;
+        a.assemble(CODE)
+    };
+    let mut cpu = processor(CpuModel::max(), &code().unwrap(), 32, &[]);
+    let mut flood = vec![0x90; FLOOD];
+    flood.push(0xc3);
+    cpu.memory.write(FLOOD_AT, &flood);
+    cpu.set_compiler(Some(Box::new(Immediate::new(50).unwrap())));
+    assert_eq!(cpu.run(1200), RunExit::Budget);
+    let compiled = (cpu.stats.regions, cpu.compiled_code());
+    assert_ne!(compiled.0, 0);
+    assert_eq!(cpu.run(10_000_000), RunExit::Halted);
+    assert!(cpu.stats.decoded as usize > 2 * FLOOD, "the flood is decoded anew: {}", cpu.stats.decoded);
+    assert_eq!((cpu.stats.regions, cpu.compiled_code()), compiled);
+    assert_eq!(cpu.state.regs.gpr(0), 3000);
+    // All but the first of three thousand rounds were compiled.
+    assert!(cpu.stats.region_instructions > 2900 * 5, "{}", cpu.stats.region_instructions);
+}

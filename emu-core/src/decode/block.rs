@@ -5,7 +5,7 @@ use crate::cpu::Width;
 use crate::cpu::model::CpuModel;
 use crate::debug::trace;
 use crate::exec::Vcpu;
-use crate::exec::cache::{Block, ModeKey, Patch};
+use crate::exec::cache::{Block, ModeKey, Patch, ends_indirectly};
 use crate::exec::handlers;
 use crate::exec::thread::Op;
 use crate::mem::Offset;
@@ -117,6 +117,7 @@ pub fn refresh(cx: Decoding, block: &mut Block, bytes: &[u8]) -> bool {
         insn.after = before.after;
         let jumps = [before.code, insn.code].iter().any(|code| code.flow_control() == FlowControl::ConditionalBranch);
         block.insns[n] = admit(cx.model, insn, &iced);
+        block.indirect = ends_indirectly(&block.insns);
         block.bytes[range.clone()].copy_from_slice(&now[range]);
         block.ops[n + 1] = handlers::specialise(cx.mode, &block.insns, n);
         block.patch = immediate(n, start, &iced, &decoder.get_constant_offsets(&iced));

@@ -1,6 +1,6 @@
 //! The block cache: decoded blocks by physical address and mode, and which of them a store invalidates.
 
-use super::region::Code;
+use super::region::{Code, is_indirect};
 use super::thread::{Op, OpRef};
 use crate::cpu::Width;
 use crate::decode::insn::Insn;
@@ -36,6 +36,8 @@ pub struct Block {
     pub len: usize,
     /// The bytes that the instructions were decoded from.
     pub bytes: Box<[u8]>,
+    /// Its last instruction is an indirect jump or call.
+    pub indirect: bool,
     /// The immediate that was overwritten last: it is about to be again.
     pub patch: Option<Patch>,
     /// Overwritten, unreachable by lookup; freed at the next collection.
@@ -46,6 +48,10 @@ pub struct Block {
     pub heat: Cell<u32>,
     /// The compiled code that begins here, where the entry leads to such.
     pub region: Cell<Option<Ready>>,
+    /// A region that it is part of is being compiled.
+    pub awaited: Cell<bool>,
+    /// It survives the collection that is going on.
+    kept: Cell<bool>,
     /// Where its indirect jump or call has led lately.
     pub targets: Cell<Targets>,
 }
@@ -69,13 +75,20 @@ pub const TARGETS: usize = 8;
 /// Addresses that an indirect branch has led to, in the order of their first use; zeros behind them.
 pub type Targets = [u64; TARGETS];
 
+/// Whether the last of a block's instructions is an indirect jump or call.
+pub fn ends_indirectly(insns: &[Insn]) -> bool {
+    insns.last().is_some_and(|last| is_indirect(last.code.flow_control()))
+}
+
 impl Block {
     /// A live block of `bytes`, which lie at `offset`.
     pub fn new(ops: Box<[Op]>, insns: Box<[Insn]>, offset: Offset, bytes: &[u8]) -> Block {
         let (stale, successor) = (Cell::new(false), Cell::new(None));
+        let indirect = ends_indirectly(&insns);
         Block {
             ops,
             insns,
+            indirect,
             offset,
             len: bytes.len(),
             bytes: bytes.into(),
@@ -84,6 +97,8 @@ impl Block {
             successor,
             heat: Cell::new(0),
             region: Cell::new(None),
+            awaited: Cell::new(false),
+            kept: Cell::new(false),
             targets: Cell::new([0; TARGETS]),
         }
     }
@@ -138,7 +153,7 @@ impl Hasher for MixHasher {
 
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<MixHasher>>;
 
-const JUMP_BITS: u32 = 12;
+pub(super) const JUMP_BITS: u32 = 12;
 
 #[derive(Clone, Copy)]
 struct Jump {
@@ -172,7 +187,7 @@ impl Default for BlockCache {
             pages: Map::default(),
             graveyard: Vec::new(),
             jumps: jumps.try_into().unwrap_or_else(|_| unreachable!("the length is 1 << JUMP_BITS")),
-            capacity: 300_000,
+            capacity: 400_000,
             instructions: 0,
         }
     }
@@ -184,7 +199,7 @@ fn key(offset: Offset, mode: ModeKey) -> u64 {
 
 /// Address spaces that run the same program use different entries: the tag's low bits are the space's number.
 #[inline(always)]
-fn jump_index(rip: u64, tag: u64) -> usize {
+pub(super) fn jump_index(rip: u64, tag: u64) -> usize {
     ((rip ^ rip >> JUMP_BITS ^ tag) as usize) & ((1 << JUMP_BITS) - 1)
 }
 
@@ -255,12 +270,39 @@ impl BlockCache {
         self.instructions > self.capacity
     }
 
-    /// Frees all blocks, stale ones too. Only when no handler is on the stack. Returns the pages that held code.
-    pub fn collect(&mut self) -> Vec<Offset> {
-        self.blocks.clear();
+    /// Frees all blocks but those of `kept`, which are live; all, if these are too many. Only when no handler is on the
+    /// stack. Returns the pages that hold code no more, and whether any block was kept.
+    pub fn collect(&mut self, kept: impl Iterator<Item = OpRef>) -> (Vec<Offset>, bool) {
+        let mut instructions = 0;
+        for entry in kept {
+            let block = entry.block();
+            debug_assert!(!block.stale.get(), "a block that is kept is live");
+            if !block.kept.replace(true) {
+                instructions += block.insns.len().max(1);
+            }
+        }
+        if instructions > self.capacity / 2 {
+            instructions = 0;
+        }
+        let keeps = instructions != 0;
+        let mut emptied = Vec::new();
+        self.pages.retain(|page, entries| {
+            entries.retain(|entry| keeps && entry.block().kept.get());
+            if entries.is_empty() {
+                emptied.push(page << 12);
+            }
+            !entries.is_empty()
+        });
+        self.blocks.retain(|_, block| keeps && block.kept.replace(false));
         self.graveyard.clear();
         self.jumps.fill(NO_JUMP);
-        self.instructions = 0;
-        self.pages.drain().map(|(page, _)| page << 12).collect()
+        self.instructions = instructions;
+        // What is kept may be linked to what is gone.
+        for block in self.blocks.values() {
+            for op in &block.ops[1..] {
+                op.unlink();
+            }
+        }
+        (emptied, keeps)
     }
 }

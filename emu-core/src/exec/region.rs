@@ -9,7 +9,7 @@
 //! [`layout`] names. It obeys the rules of threaded code: it pays for a block before its first instruction, and where it
 //! leaves, everything architectural is in the vCPU and the budget has been given back for what was not executed.
 
-use super::cache::{ModeKey, Ready};
+use super::cache::{JUMP_BITS, ModeKey, Ready, jump_index};
 use super::handlers::{Outcome, complete, enter, step};
 use super::thread::{Exit, OpRef, dispatch};
 use super::{Vcpu, mode};
@@ -170,9 +170,39 @@ struct Region {
     dead: bool,
 }
 
+impl Region {
+    /// It is not valid any more, or never will be.
+    fn die(&mut self, warm: u32) {
+        self.dead = true;
+        self.release(warm);
+    }
+
+    /// Nobody waits for its members any more: they may ask for regions of their own, once they have run often enough
+    /// from now on in spite of this one.
+    fn release(&self, warm: u32) {
+        for member in &self.members {
+            let block = member.block();
+            if block.awaited.replace(false) {
+                block.heat.set(block.heat.get().min(warm));
+            }
+        }
+    }
+}
+
+/// Compiled code by where it is entered and under which tag (`Vcpu::jump_tag`): it is what memory holds there.
+#[derive(Clone, Copy)]
+struct Way {
+    rip: u64,
+    tag: u64,
+    code: Option<Code>,
+}
+
+const NO_WAY: Way = Way { rip: 0, tag: u64::MAX, code: None };
+
 /// The regions of one vCPU.
-#[derive(Default)]
 pub struct Regions {
+    /// Ways from region to region, as in the jump cache.
+    ways: Box<[Way; 1 << JUMP_BITS]>,
     list: Vec<Region>,
     /// Regions by the page of each member.
     pages: HashMap<usize, Vec<usize>>,
@@ -194,7 +224,32 @@ pub struct Regions {
     unburied: Vec<usize>,
 }
 
+impl Default for Regions {
+    fn default() -> Regions {
+        let ways: Box<[Way]> = vec![NO_WAY; 1 << JUMP_BITS].into();
+        Regions {
+            ways: ways.try_into().unwrap_or_else(|_| unreachable!("the length is 1 << JUMP_BITS")),
+            list: Vec::new(),
+            pages: HashMap::new(),
+            waiting: HashMap::new(),
+            tickets: 0,
+            free: Vec::new(),
+            hot: 0,
+            size: 0,
+            capacity: 0,
+            ready: 0,
+            running: false,
+            unburied: Vec::new(),
+        }
+    }
+}
+
 impl Regions {
+    /// Executions after which a block is worth a place in a region.
+    fn warm(&self) -> u32 {
+        self.hot / WARM_SHARE
+    }
+
     /// Whether compiled code is on the stack.
     pub(super) fn running(&self) -> bool {
         self.running
@@ -202,11 +257,13 @@ impl Regions {
 
     /// Gives up the regions that have a stale member in the page of `offset`.
     pub(super) fn invalidate(&mut self, offset: Offset) {
+        let before = self.unburied.len();
+        let warm = self.warm();
         let Some(regions) = self.pages.get_mut(&(offset >> 12)) else { return };
         regions.retain(|id| {
             let region = &mut self.list[*id];
             if !region.dead && region.members.iter().any(|member| member.block().stale.get()) {
-                region.dead = true;
+                region.die(warm);
                 self.unburied.push(*id);
                 region.entry.block().region.set(None);
                 if !region.entry.block().stale.get() {
@@ -215,6 +272,9 @@ impl Regions {
             }
             !region.dead
         });
+        if self.unburied.len() != before {
+            self.ways.fill(NO_WAY);
+        }
     }
 
     /// Frees the code of dead regions. Only when no compiled code is on the stack.
@@ -231,6 +291,11 @@ impl Regions {
 
     /// Gives the place of a dead region away that nothing waits for.
     fn retire(&mut self, id: usize) {
+        self.forget_members(id);
+        self.free.push(id);
+    }
+
+    fn forget_members(&mut self, id: usize) {
         let members = std::mem::take(&mut self.list[id].members);
         for page in members.iter().map(|member| member.block().offset >> 12) {
             if let Some(of_page) = self.pages.get_mut(&page) {
@@ -240,7 +305,18 @@ impl Regions {
                 }
             }
         }
-        self.free.push(id);
+    }
+
+    /// The blocks of all regions that live, when the others are about to be freed. Only when no compiled code is on the
+    /// stack.
+    pub(super) fn survivors(&mut self) -> impl Iterator<Item = OpRef> {
+        self.bury();
+        for id in 0..self.list.len() {
+            if self.list[id].dead {
+                self.forget_members(id);
+            }
+        }
+        self.list.iter().flat_map(|region| region.members.iter().copied())
     }
 
     fn add(&mut self, region: Region) -> usize {
@@ -255,6 +331,7 @@ impl Regions {
     /// Forgets everything. Only when no compiled code is on the stack; the caller sees to the entries.
     pub(super) fn clear(&mut self) {
         debug_assert!(!self.running);
+        self.ways.fill(NO_WAY);
         self.list.clear();
         self.pages.clear();
         self.waiting.clear();
@@ -286,12 +363,13 @@ pub fn warm(cpu: &mut Vcpu, op: OpRef) -> Exit {
 fn note_way(cpu: &Vcpu) {
     let Some(before) = cpu.block else { return };
     let block = before.block();
-    if block.insns.last().is_some_and(|last| is_indirect(last.code.flow_control())) {
+    if block.indirect {
         block.note_target(cpu.state.regs.get64(BLOCK_RIP));
     }
 }
 
-fn is_indirect(control: FlowControl) -> bool {
+/// An indirect jump or call.
+pub(super) fn is_indirect(control: FlowControl) -> bool {
     matches!(control, FlowControl::IndirectBranch | FlowControl::IndirectCall)
 }
 
@@ -304,6 +382,12 @@ fn count_anew(entry: OpRef) {
 #[cold]
 #[inline(never)]
 fn hot(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let block = op.block();
+    if block.awaited.get() {
+        // Most ways here will soon be in the region that is being compiled.
+        block.heat.set(cpu.regions.warm());
+        return enter(cpu, op);
+    }
     // No more counting, whatever comes of it.
     op.handler.set(enter);
     cpu.request_region(op);
@@ -317,12 +401,12 @@ fn hot(cpu: &mut Vcpu, op: OpRef) -> Exit {
 /// The entry of a region.
 pub fn compiled(cpu: &mut Vcpu, mut op: OpRef) -> Exit {
     loop {
-        match cpu.run_region(op) {
+        match cpu.run_regions(op) {
             exit::CHAIN => {}
             exit::LOOKUP => return Exit::LOOKUP,
             exit::BUDGET => return Exit::BUDGET,
             exit::FAULT => return Exit::FAULT,
-            exit::INTERPRET => return enter(cpu, op),
+            exit::INTERPRET => return interpret(cpu),
             _ => return step(cpu),
         }
         let target = cpu.state.rip;
@@ -335,13 +419,26 @@ pub fn compiled(cpu: &mut Vcpu, mut op: OpRef) -> Exit {
     }
 }
 
+/// Interprets the block at the register file's [`BLOCK_RIP`], to which a region belongs that is not valid now.
+fn interpret(cpu: &mut Vcpu) -> Exit {
+    let rip = cpu.state.regs.get64(BLOCK_RIP);
+    match cpu.cache.jump(rip, cpu.jump_tag) {
+        Some(entry) if !entry.block().stale.get() => enter(cpu, entry),
+        // The dispatcher sees to it that the jump cache knows it the next time.
+        _ => {
+            cpu.state.rip = rip;
+            Exit::LOOKUP
+        }
+    }
+}
+
 impl Vcpu {
     /// Compiles hot code with `compiler` from now on; `None` for interpreting alone. Only between runs.
     pub fn set_compiler(&mut self, compiler: Option<Box<dyn Compiler>>) {
         self.regions.hot = compiler.as_ref().map_or(u32::MAX, |compiler| compiler.threshold());
         self.regions.capacity = compiler.as_ref().map_or(0, |compiler| compiler.capacity());
         self.compiler = compiler;
-        self.collect_blocks();
+        self.collect_blocks(false);
     }
 
     /// The first handler of a block that is decoded now.
@@ -354,22 +451,34 @@ impl Vcpu {
         self.compiler.as_ref().map(|_| (self.regions.ready, self.regions.size, self.regions.capacity))
     }
 
-    #[inline(always)]
-    fn run_region(&mut self, op: OpRef) -> u64 {
+    /// Runs the region of `op`, and those that it leads to as far as they are known; the exit of the last.
+    fn run_regions(&mut self, op: OpRef) -> u64 {
         let Some(region) = op.block().region.get() else { return exit::INTERPRET };
-        if !region.anywhere
-            && region.valid != Some((self.jump_tag, self.state.regs.get64(BLOCK_RIP)))
-            && !self.revalidate(op, region)
-        {
+        let rip = self.state.regs.get64(BLOCK_RIP);
+        let valid = region.anywhere || region.valid == Some((self.jump_tag, rip)) || self.revalidate(op, region);
+        if !valid {
             return exit::INTERPRET;
         }
-        self.block = Some(op);
+        self.regions.ways[jump_index(rip, self.jump_tag)] = Way { rip, tag: self.jump_tag, code: Some(region.code) };
+        // No block of the interpreter is behind what comes next.
+        self.block = None;
         self.regions.running = true;
         let budget = self.budget;
-        let exit = (region.code)(self);
+        let mut code = region.code;
+        let exit = loop {
+            let exit = code(self);
+            self.stats.region_exits[exit as usize % exit::NAMES.len()] += 1;
+            if exit != exit::CHAIN {
+                break exit;
+            }
+            let rip = self.state.rip;
+            let way = &self.regions.ways[jump_index(rip, self.jump_tag)];
+            let Some(next) = way.code.filter(|_| way.rip == rip && way.tag == self.jump_tag) else { break exit };
+            self.state.regs.set64(BLOCK_RIP, rip);
+            code = next;
+        };
         self.regions.running = false;
         self.stats.region_instructions += (budget - self.budget) as u64;
-        self.stats.region_exits[exit as usize % exit::NAMES.len()] += 1;
         exit
     }
 
@@ -402,6 +511,9 @@ impl Vcpu {
             return;
         }
         let pages: Vec<usize> = gathered.members.iter().map(|member| member.block().offset >> 12).collect();
+        for member in &gathered.members[1..] {
+            member.block().awaited.set(true);
+        }
         let id = self.regions.add(Region {
             compiled: None,
             entry: op,
@@ -498,7 +610,7 @@ impl Vcpu {
         let offset = self.translate_code(linear).ok()??;
         let op = self.cache.find(offset, self.mode)?;
         let block = op.block();
-        (block.heat.get() >= self.regions.hot / WARM_SHARE && !block.insns.is_empty()).then_some(op)
+        (block.heat.get() >= self.regions.warm() && !block.insns.is_empty()).then_some(op)
     }
 
     /// Installs what the compiler has finished. Only from the dispatcher.
@@ -506,12 +618,13 @@ impl Vcpu {
         self.regions.bury();
         while let Some((ticket, compiled)) = self.compiler.as_mut().and_then(|compiler| compiler.take()) {
             let Some(id) = self.regions.waiting.remove(&ticket) else { continue };
+            let warm = self.regions.warm();
             let region = &mut self.regions.list[id];
             let compiled = match compiled {
                 Ok(compiled) => compiled,
                 Err(refusal) => {
                     if !region.dead {
-                        region.dead = true;
+                        region.die(warm);
                         if refusal == Refusal::Later {
                             count_anew(region.entry);
                         }
@@ -530,6 +643,7 @@ impl Vcpu {
             self.stats.region_bytes += compiled.size() as u64;
             self.regions.size += compiled.size();
             self.regions.ready += 1;
+            region.release(warm);
             let (code, anywhere) = (compiled.code(), region.pages.is_empty());
             region.compiled = Some(compiled);
             region.entry.block().region.set(Some(Ready { code, id, anywhere, valid: None }));
@@ -537,6 +651,9 @@ impl Vcpu {
         }
         if self.regions.size > self.regions.capacity {
             self.stats.region_evictions += 1;
+            for region in &self.regions.list {
+                region.release(0);
+            }
             for entry in self.regions.entries() {
                 count_anew(entry);
             }

@@ -196,7 +196,7 @@ impl Vcpu {
             }
         }
         if self.cache.is_full() {
-            self.collect_blocks();
+            self.collect_blocks(true);
         }
         if self.compiler.as_ref().is_some_and(|compiler| compiler.ready()) {
             self.install_regions();
@@ -409,11 +409,18 @@ impl Vcpu {
         Ok(Lookup::Block(entry))
     }
 
-    /// Frees all decoded and compiled code. Only when none is on the stack.
-    pub(super) fn collect_blocks(&mut self) {
+    /// Frees decoded code, besides what compiled regions consist of, if `keep` says so and that is not too much. Only when
+    /// none is on the stack.
+    pub(super) fn collect_blocks(&mut self, keep: bool) {
         self.block = None;
-        self.regions.clear();
-        for page in self.cache.collect() {
+        if !keep {
+            self.regions.clear();
+        }
+        let (emptied, keeps) = self.cache.collect(self.regions.survivors());
+        if !keeps {
+            self.regions.clear();
+        }
+        for page in emptied {
             self.memory.forget_code(page);
         }
     }

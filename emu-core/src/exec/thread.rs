@@ -75,6 +75,11 @@ impl Op {
         u64::from(self.disp as u32) << 32 | u64::from(self.imm as u32)
     }
 
+    /// Forgets the target of a jump. Not for the entry of a block.
+    pub fn unlink(&self) {
+        self.link.set(std::ptr::null());
+    }
+
     /// Sets what [`Op::wide`] returns.
     pub fn set_wide(&mut self, value: u64) {
         self.disp = (value >> 32) as i32;
