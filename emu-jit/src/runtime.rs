@@ -9,6 +9,7 @@ use emu_core::exec::Vcpu;
 use emu_core::exec::region::{Code, Compiled};
 use emu_core::softfloat::sse::mxcsr;
 use memmap2::{Mmap, MmapMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Executes one instruction by the interpreter; see [`Vcpu::execute_for_region`].
@@ -241,9 +242,37 @@ impl Foreign {
     }
 }
 
+/// Code in memory of its own.
+struct Executable(Mmap);
+
+impl Executable {
+    /// Puts `code` into memory that is writable first and executable then, never both.
+    fn new(code: &[u8]) -> std::io::Result<Executable> {
+        let mut memory = MmapMut::map_anon(code.len().max(1))?;
+        memory[..code.len()].copy_from_slice(code);
+        Ok(Executable(memory.make_exec()?))
+    }
+}
+
+/// What calls regions: a function of the host's convention that calls the address in its second parameter, with the
+/// first, by that of regions.
+#[derive(Clone)]
+pub struct Gate(Arc<Executable>);
+
+impl Gate {
+    /// Of `code`, which is such a function.
+    ///
+    /// # Errors
+    /// The host has no memory left.
+    pub fn new(code: &[u8]) -> std::io::Result<Gate> {
+        Ok(Gate(Arc::new(Executable::new(code)?)))
+    }
+}
+
 /// A region's code, and what the code refers to.
 pub struct Region {
-    memory: Mmap,
+    code: Executable,
+    gate: Gate,
     /// What the code passes to [`execute`].
     _foreign: Foreign,
     instructions: usize,
@@ -251,26 +280,34 @@ pub struct Region {
 }
 
 impl Region {
-    /// Puts `code` into memory of its own, which is writable first and executable then, never both.
+    /// Of `code`, which is entered through `gate`.
     ///
     /// # Errors
     /// The host has no memory left.
-    pub fn new(code: &[u8], foreign: Foreign, instructions: usize, effort: Duration) -> std::io::Result<Region> {
-        let mut memory = MmapMut::map_anon(code.len().max(1))?;
-        memory[..code.len()].copy_from_slice(code);
-        Ok(Region { memory: memory.make_exec()?, _foreign: foreign, instructions, effort })
+    pub fn new(
+        code: &[u8],
+        gate: &Gate,
+        foreign: Foreign,
+        instructions: usize,
+        effort: Duration,
+    ) -> std::io::Result<Region> {
+        let code = Executable::new(code)?;
+        Ok(Region { code, gate: gate.clone(), _foreign: foreign, instructions, effort })
     }
 }
 
 impl Compiled for Region {
     fn code(&self) -> Code {
-        // SAFETY: `memory` begins with a function that Cranelift made for the signature of `Code` (`lower::signature`)
-        // and is executable as long as `self` lives; the vCPU calls it no longer than that.
-        unsafe { std::mem::transmute::<*const u8, Code>(self.memory.as_ptr()) }
+        let gate = self.gate.0.0.as_ptr();
+        // SAFETY: the gate's memory begins with a function that Cranelift made for this signature (`lower::gate`), and is
+        // executable as long as `self` lives; the vCPU calls it no longer than that, and with nothing but the addresses
+        // that came from here.
+        let enter = unsafe { std::mem::transmute::<*const u8, extern "C" fn(&mut Vcpu, usize) -> u64>(gate) };
+        Code { enter, at: self.code.0.as_ptr() as usize }
     }
 
     fn size(&self) -> usize {
-        self.memory.len().next_multiple_of(4096)
+        self.code.0.len().next_multiple_of(4096)
     }
 
     fn instructions(&self) -> usize {

@@ -55,9 +55,10 @@ pub mod exit {
 
 /// Where compiled code finds things: distances in bytes from the start of the [`Vcpu`].
 pub mod layout {
-    use super::Vcpu;
+    use super::{JUMP_BITS, Regions, Vcpu, Way};
     use crate::cpu::CpuState;
     use crate::cpu::rflags::LazyFlags;
+    use crate::exec::Stats;
     use crate::mmu::tlb::{Entry, Tlb};
     use std::mem::offset_of;
 
@@ -90,6 +91,23 @@ pub mod layout {
     pub const TLB_ENTRY: usize = size_of::<Entry>();
     /// Entries of a bank, a power of two.
     pub const TLB_BANK: usize = 1 << crate::mmu::tlb::BITS;
+    /// Address of the ways to other regions, a pointer.
+    pub const WAYS: usize = offset_of!(Vcpu, regions) + offset_of!(Regions, ways);
+    /// Bytes of a way, a power of two.
+    pub const WAY: usize = size_of::<Way>();
+    /// A way's number is this many low bits of RIP, of RIP shifted right by as many, and of the tag, exclusively ORed.
+    pub const WAY_BITS: u32 = JUMP_BITS;
+    /// In a way: RIP, 8 bytes.
+    pub const WAY_RIP: usize = offset_of!(Way, rip);
+    /// In a way: the tag, 8 bytes.
+    pub const WAY_TAG: usize = offset_of!(Way, tag);
+    /// In a way: the address of the code, a pointer.
+    pub const WAY_AT: usize = offset_of!(Way, at);
+    /// The tag under which ways are good, 8 bytes.
+    pub const JUMP_TAG: usize = offset_of!(Vcpu, jump_tag);
+    /// How often regions were left for other code, 8 bytes.
+    pub const CHAINED: usize =
+        offset_of!(Vcpu, stats) + offset_of!(Stats, region_exits) + 8 * super::exit::CHAIN as usize;
     /// In an entry: the tag for reads.
     pub const READ_TAG: usize = offset_of!(Entry, read_tag);
     /// In an entry: the tag for writes.
@@ -120,8 +138,14 @@ pub struct Source {
     pub blocks: Vec<SourceBlock>,
 }
 
-/// A region's code. It returns one of [`exit`].
-pub type Code = extern "C" fn(&mut Vcpu) -> u64;
+/// A region's code.
+#[derive(Clone, Copy)]
+pub struct Code {
+    /// What calls it, by its address; it returns one of [`exit`], perhaps of another region that this one went on to.
+    pub enter: extern "C" fn(&mut Vcpu, usize) -> u64,
+    /// Its address.
+    pub at: usize,
+}
 
 /// The result of compiling a [`Source`]; its code is good as long as this lives.
 pub trait Compiled: Send {
@@ -191,13 +215,16 @@ impl Region {
 
 /// Compiled code by where it is entered and under which tag (`Vcpu::jump_tag`): it is what memory holds there.
 #[derive(Clone, Copy)]
+#[repr(C, align(32))]
 struct Way {
     rip: u64,
     tag: u64,
-    code: Option<Code>,
+    /// [`Code::at`].
+    at: usize,
 }
 
-const NO_WAY: Way = Way { rip: 0, tag: u64::MAX, code: None };
+/// No tag is like this one's.
+const NO_WAY: Way = Way { rip: 0, tag: u64::MAX, at: 0 };
 
 /// The regions of one vCPU.
 pub struct Regions {
@@ -459,23 +486,26 @@ impl Vcpu {
         if !valid {
             return exit::INTERPRET;
         }
-        self.regions.ways[jump_index(rip, self.jump_tag)] = Way { rip, tag: self.jump_tag, code: Some(region.code) };
+        self.regions.ways[jump_index(rip, self.jump_tag)] = Way { rip, tag: self.jump_tag, at: region.code.at };
         // No block of the interpreter is behind what comes next.
         self.block = None;
         self.regions.running = true;
         let budget = self.budget;
-        let mut code = region.code;
+        let Code { enter, mut at } = region.code;
         let exit = loop {
-            let exit = code(self);
+            let exit = enter(self, at);
             self.stats.region_exits[exit as usize % exit::NAMES.len()] += 1;
             if exit != exit::CHAIN {
                 break exit;
             }
+            // Most regions look here themselves.
             let rip = self.state.rip;
             let way = &self.regions.ways[jump_index(rip, self.jump_tag)];
-            let Some(next) = way.code.filter(|_| way.rip == rip && way.tag == self.jump_tag) else { break exit };
+            if way.rip != rip || way.tag != self.jump_tag {
+                break exit;
+            }
             self.state.regs.set64(BLOCK_RIP, rip);
-            code = next;
+            at = way.at;
         };
         self.regions.running = false;
         self.stats.region_instructions += (budget - self.budget) as u64;

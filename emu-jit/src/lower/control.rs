@@ -1,10 +1,11 @@
 //! Ways out of a block.
 
-use super::{Flags, Lower, V};
+use super::{Flags, Lower, V, signature};
 use crate::flow;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
-use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
+use cranelift_codegen::isa::CallConv;
 use emu_core::cpu::Width;
 use emu_core::cpu::regs::BLOCK_RIP;
 use emu_core::decode::insn::{Insn, Kind};
@@ -127,6 +128,47 @@ impl Lower<'_> {
     /// Leaves the region for the code at `target`.
     fn chain(&mut self, target: Value) {
         self.settle(target, 0);
+        self.b.ins().jump(self.onward, &[target.into()]);
+    }
+
+    /// The block [`Lower::onward`]: to the region at the target, if there is one.
+    pub fn go_onward(&mut self) {
+        self.begin(self.onward);
+        if self.float.is_some() {
+            // The host's FPU has to be given back first.
+            self.leave(exit::CHAIN);
+            return;
+        }
+        let target = self.b.block_params(self.onward)[0];
+        let tag = self.load(I64, layout::JUMP_TAG);
+        let above = self.b.ins().ushr_imm_s(target, i64::from(layout::WAY_BITS));
+        let number = self.b.ins().bxor(target, above);
+        let number = self.b.ins().bxor(number, tag);
+        let at = self.b.ins().ishl_imm_s(number, i64::from(layout::WAY.trailing_zeros()));
+        let at = self.b.ins().band_imm_s(at, (((1 << layout::WAY_BITS) - 1) * layout::WAY) as i64);
+        let ways = self.load(I64, layout::WAYS);
+        let way = self.b.ins().iadd(ways, at);
+        let field = |lower: &mut Self, at: usize| lower.b.ins().load(I64, MemFlagsData::trusted(), way, at as i32);
+        let rip = field(self, layout::WAY_RIP);
+        let here = self.b.ins().icmp(IntCC::Equal, rip, target);
+        let (known, found, unknown) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(unknown);
+        self.b.ins().brif(here, known, &[], unknown, &[]);
+        self.begin(known);
+        let valid = field(self, layout::WAY_TAG);
+        let now = self.b.ins().icmp(IntCC::Equal, valid, tag);
+        self.b.ins().brif(now, found, &[], unknown, &[]);
+
+        self.begin(found);
+        let chained = self.load(I64, layout::CHAINED);
+        let chained = self.b.ins().iadd_imm_s(chained, 1);
+        self.store(chained, layout::CHAINED);
+        self.store(target, layout::REGS + usize::from(BLOCK_RIP));
+        let code = field(self, layout::WAY_AT);
+        let region = self.b.import_signature(signature(CallConv::Tail, 1));
+        self.b.ins().return_call_indirect(region, code, &[self.cpu]);
+
+        self.begin(unknown);
         self.leave(exit::CHAIN);
     }
 

@@ -13,7 +13,7 @@ mod memory;
 pub mod sse;
 
 use crate::flow::{self, Facts, Flow, Registers};
-use crate::runtime::{Foreign, Region};
+use crate::runtime::{Foreign, Gate, Region};
 use backend::V;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
@@ -48,6 +48,7 @@ const FOREIGN_SHARE: usize = 3;
 /// Compiles regions, one after the other.
 pub struct Translator {
     isa: OwnedTargetIsa,
+    gate: Gate,
     context: Context,
     builder: FunctionBuilderContext,
 }
@@ -68,23 +69,31 @@ impl Translator {
     pub fn optimising(level: &str) -> Result<Translator, String> {
         let mut flags = settings::builder();
         let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
-        for (name, value) in [("opt_level", level), ("enable_verifier", verifier), ("unwind_info", "false")] {
+        // The last is what regions need to end in a jump to another.
+        for (name, value) in [
+            ("opt_level", level),
+            ("enable_verifier", verifier),
+            ("unwind_info", "false"),
+            ("preserve_frame_pointers", "true"),
+        ] {
             flags.set(name, value).map_err(|error| format!("Cranelift: {error}"))?;
         }
         let isa = cranelift_native::builder()
             .map_err(|error| format!("compiled code is not supported here: {error}"))?
             .finish(settings::Flags::new(flags))
             .map_err(|error| format!("Cranelift: {error}"))?;
-        Ok(Translator { isa, context: Context::new(), builder: FunctionBuilderContext::new() })
+        let (mut context, mut builder) = (Context::new(), FunctionBuilderContext::new());
+        let gate = gate(&isa, &mut context, &mut builder)?;
+        Ok(Translator { isa, gate, context, builder })
     }
 
     /// Translates `source` to CLIF, in the context; the instructions that it refers to.
     fn translate(&mut self, source: &Source) -> Foreign {
         let flow = flow::analyse(source);
         self.context.clear();
-        self.context.func =
-            Function::with_name_signature(UserFuncName::default(), signature(self.isa.default_call_conv()));
-        let mut lower = Lower::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), source, &flow);
+        self.context.func = Function::with_name_signature(UserFuncName::default(), signature(CallConv::Tail, 1));
+        let builder = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
+        let mut lower = Lower::new(builder, self.isa.default_call_conv(), source, &flow);
         lower.region();
         lower.b.seal_all_blocks();
         lower.b.finalize(self.isa.frontend_config());
@@ -137,7 +146,7 @@ impl Translator {
             }
         };
         let instructions = insns().count();
-        match Region::new(compiled.code_buffer(), foreign, instructions, begun.elapsed()) {
+        match Region::new(compiled.code_buffer(), &self.gate, foreign, instructions, begun.elapsed()) {
             Ok(region) => Ok(Box::new(region)),
             Err(error) => {
                 tracing::error!("no memory for compiled code: {error}");
@@ -155,12 +164,32 @@ pub struct Listing {
     pub host: Vec<(Option<usize>, Vec<u8>)>,
 }
 
-/// The signature of [`emu_core::exec::region::Code`].
-fn signature(convention: CallConv) -> Signature {
+/// A function of `parameters` integers, the first of which is the address of the vCPU, that returns one.
+fn signature(convention: CallConv, parameters: usize) -> Signature {
     let mut signature = Signature::new(convention);
-    signature.params.push(AbiParam::new(I64));
+    signature.params.resize(parameters, AbiParam::new(I64));
     signature.returns.push(AbiParam::new(I64));
     signature
+}
+
+/// Makes the gate: regions end in jumps to other regions, which takes a convention that the host's compiler does not have.
+fn gate(isa: &OwnedTargetIsa, context: &mut Context, builder: &mut FunctionBuilderContext) -> Result<Gate, String> {
+    context.func = Function::with_name_signature(UserFuncName::default(), signature(isa.default_call_conv(), 2));
+    let mut b = FunctionBuilder::new(&mut context.func, builder);
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    b.seal_block(entry);
+    let (cpu, at) = (b.block_params(entry)[0], b.block_params(entry)[1]);
+    let region = b.import_signature(signature(CallConv::Tail, 1));
+    let call = b.ins().call_indirect(region, at, &[cpu]);
+    let code = b.inst_results(call)[0];
+    b.ins().return_(&[code]);
+    b.finalize(isa.frontend_config());
+    let compiled = context
+        .compile(&**isa, &mut ControlPlane::default())
+        .map_err(|error| format!("Cranelift: {:?}", error.inner))?;
+    Gate::new(compiled.code_buffer()).map_err(|error| format!("no memory for compiled code: {error}"))
 }
 
 /// Whether the interpreter's function executes `insn` in the mode `key`, because it is not translated.
@@ -221,6 +250,8 @@ enum Callee {
 /// The translation of one region.
 pub struct Lower<'f> {
     b: FunctionBuilder<'f>,
+    /// How functions of the runtime are called.
+    convention: CallConv,
     source: &'f Source,
     flow: &'f Flow,
     /// Address of the vCPU.
@@ -253,6 +284,8 @@ pub struct Lower<'f> {
     pending: Registers,
     /// Where accesses that miss leave: its parameter is what [`Lower::step_in`] packs.
     step: Block,
+    /// Where it goes on to other code, all state being in the vCPU: its parameter is the target.
+    onward: Block,
     /// Where everything leaves while the host's FPU works as the guest's: its parameter is the exit.
     float: Option<Block>,
     /// The host address of the operand that was opened.
@@ -260,7 +293,7 @@ pub struct Lower<'f> {
 }
 
 impl<'f> Lower<'f> {
-    fn new(mut b: FunctionBuilder<'f>, source: &'f Source, flow: &'f Flow) -> Lower<'f> {
+    fn new(mut b: FunctionBuilder<'f>, convention: CallConv, source: &'f Source, flow: &'f Flow) -> Lower<'f> {
         let entry = b.create_block();
         b.append_block_params_for_function_params(entry);
         b.switch_to_block(entry);
@@ -275,8 +308,11 @@ impl<'f> Lower<'f> {
         let step = b.create_block();
         b.append_block_param(step, I64);
         let (bank, start) = (cpu, cpu);
+        let onward = b.create_block();
+        b.append_block_param(onward, I64);
         Lower {
             b,
+            convention,
             source,
             flow,
             cpu,
@@ -296,6 +332,7 @@ impl<'f> Lower<'f> {
             befores: Vec::new(),
             pending,
             step,
+            onward,
             float: None,
             open: None,
         }
@@ -351,6 +388,7 @@ impl<'f> Lower<'f> {
             self.translate(n);
         }
         self.leave_for_step();
+        self.go_onward();
         // A block that nothing leads to any more (a return site whose call turned out otherwise) is never entered.
         for (n, done) in done.into_iter().enumerate() {
             if !done {
@@ -560,9 +598,7 @@ impl<'f> Lower<'f> {
             Callee::TruncateDouble => crate::runtime::truncate_double as *const () as usize,
             Callee::PackedFloat => crate::runtime::packed_float as *const () as usize,
         };
-        let mut signature = signature(self.b.func.signature.call_conv);
-        signature.params.push(AbiParam::new(I64));
-        let signature = self.b.import_signature(signature);
+        let signature = self.b.import_signature(signature(self.convention, 2));
         let address = self.b.ins().iconst(I64, address as i64);
         let call = self.b.ins().call_indirect(signature, address, &[self.cpu, argument]);
         self.b.inst_results(call)[0]
