@@ -37,7 +37,7 @@ static uint32_t transcendental(void)
     return mix_double(0, (double)(sum * 0.01L));
 }
 
-static uint32_t convert(void)
+static uint32_t convert_extended(void)
 {
     uint32_t checksum = 0;
     int32_t n = 12345;
@@ -73,5 +73,5 @@ static uint32_t compare(void)
 
 const struct benchmark x87_benchmarks[] = {
     {"x87/arithmetic", arithmetic}, {"x87/divide_sqrt", divide_sqrt}, {"x87/transcendental", transcendental},
-    {"x87/convert", convert},       {"x87/compare", compare},         {0, 0},
+    {"x87/convert", convert_extended},       {"x87/compare", compare},         {0, 0},
 };

@@ -54,6 +54,8 @@ pub struct Flow {
     pub vector_uses: Registers,
     /// Something in it computes by the host's FPU.
     pub computes: bool,
+    /// Something in it is executed by the host's x87 unit.
+    pub uses_x87: bool,
     /// Blocks behind calls that the region follows: where its returns probably lead.
     pub return_sites: Vec<usize>,
 }
@@ -194,7 +196,9 @@ pub fn analyse(source: &Source) -> Flow {
         // A block that neither needs nor sets them hands them on; and where that leaves the region, all has to be right.
         block.flags_in = decisive.is_none_or(|facts| facts.needs_flags);
     }
-    let computes =
-        source.blocks.iter().flat_map(|block| &block.insns).any(|insn| crate::lower::sse::computes(source.mode, insn));
-    Flow { blocks, uses, vector_uses, computes, return_sites }
+    let any = |of: fn(ModeKey, &Insn) -> bool| {
+        source.blocks.iter().flat_map(|block| &block.insns).any(|insn| of(source.mode, insn))
+    };
+    let (computes, uses_x87) = (any(crate::lower::sse::computes), any(crate::lower::x87::translates));
+    Flow { blocks, uses, vector_uses, computes, uses_x87, return_sites }
 }

@@ -4,6 +4,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod x87;
+
 use emu_core::decode::insn::Insn;
 use emu_core::exec::Vcpu;
 use emu_core::exec::region::{Code, Compiled};

@@ -16,6 +16,7 @@ use emu_core::cpu::regs::RSP;
 use emu_core::exec::{RunExit, Vcpu};
 use emu_core::irq::CpuPins;
 use emu_core::mem::GuestMemory;
+use emu_core::softfloat::x87;
 use emu_devices::board::boot_state::BootState;
 use emu_devices::board::elf::Elf;
 use emu_devices::board::machine::Processor;
@@ -49,6 +50,11 @@ const KERNELS: &[&str] = &[
     "nbody",
     "packed_single",
     "packed_double",
+    "arithmetic",
+    "divide_sqrt",
+    "transcendental",
+    "convert_extended",
+    "compare",
     "copy_sse",
     "copy_words",
     "chase_near",
@@ -150,6 +156,8 @@ fn processor(program: &Program, start: u64) -> Result<Vcpu, String> {
     cpu.memory.write(RETURN, &[0xf4]);
     cpu.state.cr0 |= CR0_MP | CR0_NE;
     cpu.state.cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
+    // FNINIT.
+    (cpu.state.fpu.control, cpu.state.fpu.empty) = (x87::control::INITIAL, 0xff);
     cpu.state.regs.set_gpr(RSP, STACK);
     cpu.mode_changed();
     Ok(cpu)

@@ -230,6 +230,12 @@ impl CpuState {
         &self.segments[seg as usize]
     }
 
+    /// Where the selector of `seg` is, in bytes from the start.
+    pub const fn selector_offset(seg: Seg) -> usize {
+        use std::mem::offset_of;
+        offset_of!(CpuState, segments) + seg as usize * size_of::<Segment>() + offset_of!(Segment, selector)
+    }
+
     /// Sets a segment register and what is derived from it in the register file. The caller must have the vCPU
     /// recompute its mode ([`crate::exec::Vcpu::mode_changed`]).
     pub fn set_segment(&mut self, seg: Seg, value: Segment) {

@@ -157,6 +157,8 @@ pub struct Vcpu {
     /// The compiled tier, if there is one.
     pub(crate) compiler: Option<Box<dyn region::Compiler>>,
     pub(crate) regions: region::Regions,
+    /// See there.
+    pub x87_on_host: region::X87OnHost,
     /// Executes every instruction by itself and by its unspecialised function, for comparison with the fast way.
     pub single_steps: bool,
 }
@@ -205,6 +207,7 @@ impl Vcpu {
             stats: Stats::default(),
             compiler: None,
             regions: region::Regions::default(),
+            x87_on_host: region::X87OnHost::default(),
             single_steps: false,
         };
         cpu.mode_changed();

@@ -55,9 +55,11 @@ pub mod exit {
 
 /// Where compiled code finds things: distances in bytes from the start of the [`Vcpu`].
 pub mod layout {
-    use super::{JUMP_BITS, Regions, Vcpu, Way};
+    use super::{JUMP_BITS, Regions, Vcpu, Way, X87OnHost};
     use crate::cpu::CpuState;
+    use crate::cpu::fpu::FpuState;
     use crate::cpu::rflags::LazyFlags;
+    use crate::cpu::segment::Seg;
     use crate::exec::Stats;
     use crate::mmu::tlb::{Entry, Tlb};
     use std::mem::offset_of;
@@ -81,6 +83,29 @@ pub mod layout {
     pub const MXCSR: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, mxcsr);
     /// XMM registers, 16 bytes each.
     pub const XMM: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, xmm);
+    const FPU: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, fpu);
+    /// Control word of the x87 FPU, 2 bytes.
+    pub const X87_CONTROL: usize = FPU + offset_of!(FpuState, control);
+    /// Its status word, 2 bytes.
+    pub const X87_STATUS: usize = FPU + offset_of!(FpuState, status);
+    /// Its instruction pointer, 8 bytes.
+    pub const X87_FIP: usize = FPU + offset_of!(FpuState, fip);
+    /// The selector of that, 2 bytes.
+    pub const X87_FCS: usize = FPU + offset_of!(FpuState, fcs);
+    /// Its data pointer, 8 bytes.
+    pub const X87_FDP: usize = FPU + offset_of!(FpuState, fdp);
+    /// The selector of that, 2 bytes.
+    pub const X87_FDS: usize = FPU + offset_of!(FpuState, fds);
+    /// [`X87OnHost::c1`], one byte.
+    pub const X87_HAS_C1: usize = offset_of!(Vcpu, x87_on_host) + offset_of!(X87OnHost, c1);
+    /// [`X87OnHost::codes`], one byte.
+    pub const X87_HAS_CODES: usize = offset_of!(Vcpu, x87_on_host) + offset_of!(X87OnHost, codes);
+    /// [`X87OnHost::scattered`], one byte.
+    pub const X87_SCATTERED: usize = offset_of!(Vcpu, x87_on_host) + offset_of!(X87OnHost, scattered);
+    /// The selector of a segment register, 2 bytes.
+    pub const fn selector(seg: Seg) -> usize {
+        offset_of!(Vcpu, state) + CpuState::selector_offset(seg)
+    }
     /// Instructions that may still be started, 8 bytes.
     pub const BUDGET: usize = offset_of!(Vcpu, budget);
     /// Address of the TLB's entries, a pointer.
@@ -114,6 +139,19 @@ pub mod layout {
     pub const WRITE_TAG: usize = offset_of!(Entry, write_tag);
     /// In an entry: what makes a linear address a host address.
     pub const ADDEND: usize = offset_of!(Entry, addend);
+}
+
+/// What has to be known of the x87 FPU while the host's has the guest's registers, in a region.
+#[derive(Default)]
+pub struct X87OnHost {
+    /// The guest's TOP minus the host's, modulo 8.
+    pub turn: u8,
+    /// The registers that are not empty need not be the top ones.
+    pub scattered: bool,
+    /// The host's C1 is the guest's: an instruction has set it.
+    pub c1: bool,
+    /// So are C0, C2 and C3.
+    pub codes: bool,
 }
 
 /// A block of a region to be.
@@ -697,15 +735,19 @@ impl Vcpu {
     pub fn execute_for_region(&mut self, insn: &Insn) -> u64 {
         let masked = self.state.mxcsr & mxcsr::MASKS;
         match complete(self, insn) {
-            Outcome::Next if masked & !self.state.mxcsr != 0 => {
-                self.refund(i64::from(insn.after));
-                1 + exit::LOOKUP
-            }
+            Outcome::Next if masked & !self.state.mxcsr != 0 => self.leave_region_behind(insn),
             Outcome::Next => 0,
             Outcome::Jump => 1 + exit::CHAIN,
             Outcome::Lookup => 1 + exit::LOOKUP,
             Outcome::Fault => 1 + exit::FAULT,
         }
+    }
+
+    /// For a region that cannot go on behind `insn`, which [`Vcpu::execute_for_region`] has executed: what that would
+    /// have returned.
+    pub fn leave_region_behind(&mut self, insn: &Insn) -> u64 {
+        self.refund(i64::from(insn.after));
+        1 + exit::LOOKUP
     }
 }
 

@@ -33,6 +33,7 @@ impl Lower<'_> {
         let next = flow::next(block, insn);
         // Before ways part.
         self.store_registers();
+        self.settle_x87_note();
         if let Some(cc) = jump_condition(insn.code.mnemonic()) {
             let taken = flow::target(block, insn);
             let condition = self.condition_flag(cc);
@@ -174,6 +175,7 @@ impl Lower<'_> {
 
     /// Goes to the code at `distance` from the start of the region: inside it, if it is there.
     pub fn go(&mut self, distance: i64) {
+        self.settle_x87_note();
         let Some(n) = self.source.blocks.iter().position(|block| block.delta == distance) else {
             let target = self.rip(distance);
             self.chain(target);

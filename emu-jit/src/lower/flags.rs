@@ -30,6 +30,8 @@ pub enum Flags {
     Tested(Value, Value),
     /// As COMIS has set them for these floats.
     Compared(Value, Value),
+    /// ZF, PF and CF at their places in 64 bits; the others are clear.
+    Bits(Value),
 }
 
 /// Flags from before, which are looked at only if somebody asks: a number in [`Lower::befores`].
@@ -138,6 +140,11 @@ impl Lower<'_> {
         let (x, y, r) = match self.flags {
             Flags::Shift(..) | Flags::Rotate(..) => unreachable!("these have been simplified"),
             Flags::Memory => return,
+            Flags::Bits(bits) => {
+                self.store_byte(FlagOp::Bits as u8, layout::FLAGS_OP);
+                self.store(bits, layout::FLAGS_Y);
+                return;
+            }
             Flags::Tested(..) | Flags::Compared(..) => {
                 let mut bits = self.b.ins().iconst(I64, 0);
                 for (cc, bit) in [(4, ZF), (2, CF), (10, PF)] {
@@ -232,7 +239,7 @@ impl Lower<'_> {
                 self.b.ins().select(which, not_more, less)
             }
             Flags::Parts(bits, _) => self.bit(bits, CF),
-            Flags::Tested(..) | Flags::Compared(..) => self.tested(2),
+            Flags::Tested(..) | Flags::Compared(..) | Flags::Bits(..) => self.tested(2),
         }
     }
 
@@ -257,7 +264,7 @@ impl Lower<'_> {
                 }
             }
             Flags::Rotate(kind, r, width, _) => self.rotate_overflow(kind, r, width),
-            Flags::Tested(..) | Flags::Compared(..) => self.tested(0),
+            Flags::Tested(..) | Flags::Compared(..) | Flags::Bits(..) => self.tested(0),
         }
     }
 
@@ -268,7 +275,7 @@ impl Lower<'_> {
     /// The result that SF, ZF and PF come from.
     fn result_of(befores: &[Flags], flags: Flags) -> Option<V> {
         match flags {
-            Flags::Memory | Flags::Tested(..) | Flags::Compared(..) => None,
+            Flags::Memory | Flags::Tested(..) | Flags::Compared(..) | Flags::Bits(..) => None,
             Flags::Op(_, _, _, r) | Flags::Count(_, _, _, r, _) | Flags::Either(_, _, _, _, r) | Flags::Parts(_, r) => {
                 Some(r)
             }
@@ -279,7 +286,7 @@ impl Lower<'_> {
 
     /// Condition `cc` (SDM Vol. 2 B.1.4.7) as 0 or 1.
     pub fn condition_flag(&mut self, cc: u8) -> Value {
-        if matches!(self.flags, Flags::Tested(..) | Flags::Compared(..)) {
+        if matches!(self.flags, Flags::Tested(..) | Flags::Compared(..) | Flags::Bits(..)) {
             return self.tested(cc);
         }
         if let Flags::Rotate(.., before) = self.flags {
@@ -350,6 +357,15 @@ impl Lower<'_> {
                 };
                 return self.b.ins().fcmp(if cc & 1 == 0 { condition } else { condition.complement() }, a, b);
             }
+            (which, Flags::Bits(bits)) => {
+                let mask = match which {
+                    1 => CF,
+                    3 => CF | ZF,
+                    5 => PF,
+                    _ => ZF,
+                };
+                self.bit(V::Wide(bits), mask)
+            }
             (1, Flags::Tested(_, carry)) => carry,
             (3, Flags::Tested(zero, carry)) => self.b.ins().bor(zero, carry),
             (_, Flags::Tested(zero, _)) => zero,
@@ -360,7 +376,7 @@ impl Lower<'_> {
 
     /// Puts flags into the vCPU that cannot be changed in part.
     fn settle_tested(&mut self) {
-        if matches!(self.flags, Flags::Tested(..) | Flags::Compared(..)) {
+        if matches!(self.flags, Flags::Tested(..) | Flags::Compared(..) | Flags::Bits(..)) {
             self.store_flags();
             self.flags = Flags::Memory;
         }
@@ -377,7 +393,7 @@ impl Lower<'_> {
     /// AF at its place in RFLAGS, in 64 bits. Not for flags in the vCPU.
     fn adjust_bit(&mut self) -> Value {
         match self.flags {
-            Flags::Memory | Flags::Tested(..) | Flags::Compared(..) => self.b.ins().iconst(I64, 0),
+            Flags::Memory | Flags::Tested(..) | Flags::Compared(..) | Flags::Bits(..) => self.b.ins().iconst(I64, 0),
             Flags::Op(_, x, y, r) | Flags::Count(_, x, y, r, _) | Flags::Either(_, _, x, y, r) => {
                 let (x, y, r) = (self.wide(x), self.wide(y), self.wide(r));
                 let all = self.b.ins().bxor(x, y);

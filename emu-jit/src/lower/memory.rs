@@ -109,6 +109,11 @@ impl Lower<'_> {
     /// The linear address of the memory operand, in a mode in which segments are flat besides FS and GS.
     pub fn linear(&mut self) -> Value {
         let address = self.effective();
+        self.linear_of(address)
+    }
+
+    /// The linear address of the memory operand, whose effective address is `address`.
+    pub fn linear_of(&mut self, address: Value) -> Value {
         let seg = self.insn.mem.seg;
         if !matches!(seg, Seg::Fs | Seg::Gs) {
             return address;

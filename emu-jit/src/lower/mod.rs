@@ -11,6 +11,7 @@ mod control;
 mod flags;
 mod memory;
 pub mod sse;
+pub mod x87;
 
 use crate::flow::{self, Facts, Flow, Registers};
 use crate::runtime::{Foreign, Gate, Region};
@@ -197,7 +198,7 @@ pub fn is_foreign(key: ModeKey, insn: &Insn) -> bool {
     if insn.is_undefined() {
         return true;
     }
-    if sse::translates(key, insn) {
+    if sse::translates(key, insn) || x87::translates(key, insn) {
         return false;
     }
     match insn.code.flow_control() {
@@ -245,6 +246,11 @@ enum Callee {
     TruncateSingle,
     TruncateDouble,
     PackedFloat,
+    EnterX87,
+    LeaveX87,
+    X87StatusWord,
+    ExecuteInX87,
+    ExecuteInBoth,
 }
 
 /// The translation of one region.
@@ -262,6 +268,7 @@ pub struct Lower<'f> {
     start: Value,
     registers: Vec<Variable>,
     vectors: sse::Vectors,
+    x87: x87::Unit,
     /// Instructions that may still be started.
     budget: Variable,
     /// The start of each block.
@@ -320,6 +327,7 @@ impl<'f> Lower<'f> {
             start,
             registers,
             vectors,
+            x87: x87::Unit::default(),
             budget,
             clif,
             queue: Vec::new(),
@@ -343,6 +351,9 @@ impl<'f> Lower<'f> {
         if self.flow.computes {
             self.require_masks();
         }
+        if self.flow.uses_x87 {
+            self.require_x87_masks();
+        }
         self.start = self.load(I64, layout::REGS + usize::from(BLOCK_RIP));
         let budget = self.load(I64, layout::BUDGET);
         let cost = self.source.blocks[0].insns.len() as i64;
@@ -357,9 +368,14 @@ impl<'f> Lower<'f> {
 
         self.begin(paid);
         self.b.def_var(self.budget, left);
-        if self.flow.computes {
+        if self.flow.computes || self.flow.uses_x87 {
             let zero = self.b.ins().iconst(I64, 0);
-            self.call(Callee::EnterFloat, zero);
+            if self.flow.computes {
+                self.call(Callee::EnterFloat, zero);
+            }
+            if self.flow.uses_x87 {
+                self.call(Callee::EnterX87, zero);
+            }
             let out = self.b.create_block();
             self.b.append_block_param(out, I64);
             self.float = Some(out);
@@ -400,7 +416,12 @@ impl<'f> Lower<'f> {
         if let Some(out) = self.float {
             self.begin(out);
             let zero = self.b.ins().iconst(I64, 0);
-            self.call(Callee::LeaveFloat, zero);
+            if self.flow.computes {
+                self.call(Callee::LeaveFloat, zero);
+            }
+            if self.flow.uses_x87 {
+                self.call(Callee::LeaveX87, zero);
+            }
             let code = self.b.block_params(out)[0];
             self.b.ins().return_(&[code]);
         }
@@ -427,6 +448,7 @@ impl<'f> Lower<'f> {
 
     fn translate(&mut self, n: usize) {
         self.forget_lanes();
+        self.forget_x87();
         let insns = &self.source.blocks[n].insns;
         let first: usize = self.source.blocks[..n].iter().map(|block| block.insns.len()).sum();
         for (k, insn) in insns.iter().enumerate() {
@@ -447,6 +469,8 @@ impl<'f> Lower<'f> {
                 return;
             } else if sse::translates(self.source.mode, insn) {
                 self.vector_instruction();
+            } else if x87::translates(self.source.mode, insn) {
+                self.x87_instruction();
             } else if !self.shift_by_constant() {
                 match integer::semantics(insn, Run(self)) {
                     Some(()) => {}
@@ -557,6 +581,7 @@ impl<'f> Lower<'f> {
         self.b.ins().brif(stay, hot, &[], cold, &[]);
         self.begin(cold);
         self.store_flags();
+        self.store_x87_note();
         let distance = self.block.delta + i64::from(self.insn.block_offset);
         let packed = self.b.ins().iconst(I64, distance << 8 | (i64::from(self.insn.after) + 1));
         self.b.ins().jump(self.step, &[packed.into()]);
@@ -597,6 +622,11 @@ impl<'f> Lower<'f> {
             Callee::TruncateSingle => crate::runtime::truncate_single as *const () as usize,
             Callee::TruncateDouble => crate::runtime::truncate_double as *const () as usize,
             Callee::PackedFloat => crate::runtime::packed_float as *const () as usize,
+            Callee::EnterX87 => crate::runtime::x87::enter as *const () as usize,
+            Callee::LeaveX87 => crate::runtime::x87::leave as *const () as usize,
+            Callee::X87StatusWord => crate::runtime::x87::status_word as *const () as usize,
+            Callee::ExecuteInX87 => crate::runtime::x87::execute_in_x87 as *const () as usize,
+            Callee::ExecuteInBoth => crate::runtime::x87::execute_in_both as *const () as usize,
         };
         let signature = self.b.import_signature(signature(self.convention, 2));
         let address = self.b.ins().iconst(I64, address as i64);
@@ -606,6 +636,8 @@ impl<'f> Lower<'f> {
 
     /// Has the interpreter's function execute the current instruction.
     fn execute(&mut self, facts: Facts, ends: bool) {
+        self.settle_x87_note();
+        self.forget_x87();
         let start = self.rip(self.block.delta);
         self.settle(start, 0);
         self.store(start, layout::REGS + usize::from(BLOCK_RIP));
@@ -615,7 +647,12 @@ impl<'f> Lower<'f> {
         let kept = self.foreign.keep(self.insn);
         let insn = self.b.ins().iconst(I64, kept as i64);
         // What the second returns with anything but zero has left the guest's FPU.
-        let callee = if self.float.is_some() { Callee::ExecuteInFloat } else { Callee::Execute };
+        let callee = match (self.flow.computes, self.flow.uses_x87) {
+            (false, false) => Callee::Execute,
+            (true, false) => Callee::ExecuteInFloat,
+            (false, true) => Callee::ExecuteInX87,
+            (true, true) => Callee::ExecuteInBoth,
+        };
         let result = self.call(callee, insn);
         let (out, next) = (self.b.create_block(), self.b.create_block());
         if !ends {

@@ -171,7 +171,7 @@ impl Lower<'_> {
                 self.store_vector(n);
             }
         }
-        let callee = if self.float.is_some() { Callee::ComputeInFloat } else { Callee::Compute };
+        let callee = if self.flow.computes { Callee::ComputeInFloat } else { Callee::Compute };
         let kept = self.foreign.keep(insn);
         let kept = self.b.ins().iconst(I64, kept as i64);
         self.call(callee, kept);
