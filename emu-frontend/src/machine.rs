@@ -153,7 +153,10 @@ fn serve(
 }
 
 /// What compiles hot code, if `config` wants that.
-fn compiler(config: &Config) -> Result<Option<Box<dyn Compiler>>, StartError> {
+///
+/// # Errors
+/// There is no compiler for this host, or no thread for it.
+pub fn compiler(config: &Config) -> Result<Option<Box<dyn Compiler>>, StartError> {
     if config.engine != Engine::Compiler {
         return Ok(None);
     }

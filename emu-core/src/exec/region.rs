@@ -155,6 +155,7 @@ pub struct X87OnHost {
 }
 
 /// A block of a region to be.
+#[derive(Clone)]
 pub struct SourceBlock {
     /// Distance of its first byte from the first byte of the region, in linear addresses.
     pub delta: i64,
@@ -167,9 +168,12 @@ pub struct SourceBlock {
 }
 
 /// What to compile: blocks, the first of which is the entry.
+#[derive(Clone)]
 pub struct Source {
     /// Names the request in the answer.
     pub ticket: u64,
+    /// RIP where it was entered when it was asked for: a name for it, as the code may be mapped elsewhere too.
+    pub rip: u64,
     /// The mode in which the code runs.
     pub mode: ModeKey,
     /// The blocks.
@@ -306,6 +310,18 @@ impl Default for Regions {
             running: false,
             unburied: Vec::new(),
         }
+    }
+}
+
+impl SourceBlock {
+    /// Leaves the first `count` instructions.
+    pub fn truncate(&mut self, count: usize) {
+        let lost = self.insns.len().saturating_sub(count) as u16;
+        let mut insns = std::mem::take(&mut self.insns).into_vec();
+        insns.truncate(count);
+        insns.iter_mut().for_each(|insn| insn.after -= lost);
+        self.bytes = insns.last().map_or_else(Box::default, |last| self.bytes[..last.range().end].into());
+        self.insns = insns.into();
     }
 }
 
@@ -573,7 +589,7 @@ impl Vcpu {
         let ticket = self.regions.tickets;
         self.regions.tickets += 1;
         let blocks = gathered.blocks;
-        if !compiler.request(Source { ticket, mode: self.mode, blocks }) {
+        if !compiler.request(Source { ticket, rip, mode: self.mode, blocks }) {
             // Later, perhaps.
             count_anew(op);
             return;
@@ -608,7 +624,7 @@ impl Vcpu {
         let within = rip..end;
         let find = |cpu: &mut Vcpu, rip| if within.contains(&rip) { cpu.linkable(rip) } else { None };
         let gathered = self.gather(entry, rip, &find)?;
-        (!gathered.blocks.is_empty()).then_some(Source { ticket: 0, mode: self.mode, blocks: gathered.blocks })
+        (!gathered.blocks.is_empty()).then_some(Source { ticket: 0, rip, mode: self.mode, blocks: gathered.blocks })
     }
 
     /// Follows branches, falls and direct calls from the block of `entry` through blocks that `find` knows.

@@ -49,11 +49,7 @@ struct Pair<'a> {
 /// # Errors
 /// The machine cannot be built. A difference, too, so that scripts see it.
 pub fn run(arguments: &Arguments) -> Result<String, StartError> {
-    let mut config = configuration(&arguments.options)?;
-    config.icount.get_or_insert(Icount { shift: 0, sleep: false });
-    config.chardevs.values_mut().for_each(|named| named.spec.kind = CharKind::Null);
-    // Two machines must see the same date.
-    config.rtc = crate::cli::time::Rtc::Date(config.rtc.now().0);
+    let config = repeatable(&arguments.options)?;
     let images = read_images(&config.boot, config.memory)?;
     let every = arguments.every.max(1);
     let mut pair = Pair::new(&config, &images)?;
@@ -71,6 +67,24 @@ pub fn run(arguments: &Arguments) -> Result<String, StartError> {
         }
     }
     Ok(format!("both machines agree for {agreed} instructions\n"))
+}
+
+/// The machine that the emulator's ordinary options describe, so that it runs alike each time.
+pub fn repeatable(options: &[OsString]) -> Result<Config, StartError> {
+    let mut config = configuration(options)?;
+    config.icount.get_or_insert(Icount { shift: 0, sleep: false });
+    config.chardevs.values_mut().for_each(|named| named.spec.kind = CharKind::Null);
+    // All machines must see the same date.
+    config.rtc = crate::cli::time::Rtc::Date(config.rtc.now().0);
+    Ok(config)
+}
+
+/// A machine just powered on.
+pub fn power_on(config: &Config, images: &BootImages) -> Result<Machine<Vcpu, PcError>, StartError> {
+    let mut characters = Characters::open(&config.chardevs, None)?;
+    let mut machine = machine::build(config, images.clone(), &mut characters)?.machine;
+    machine.reset(ResetKind::Cold).map_err(|e| machine::refusal(config, e))?;
+    Ok(machine)
 }
 
 /// The least number of instructions after which fresh machines differ, which agree at `low` and differ at `high`.
@@ -98,13 +112,7 @@ fn bisect(config: &Config, images: &BootImages, mut low: u64, mut high: u64) -> 
 
 impl<'a> Pair<'a> {
     fn new(config: &'a Config, images: &BootImages) -> Result<Pair<'a>, StartError> {
-        let power_on = || -> Result<Machine<Vcpu, PcError>, StartError> {
-            let mut characters = Characters::open(&config.chardevs, None)?;
-            let mut machine = machine::build(config, images.clone(), &mut characters)?.machine;
-            machine.reset(ResetKind::Cold).map_err(|e| machine::refusal(config, e))?;
-            Ok(machine)
-        };
-        let mut pair = Pair { config, fast: power_on()?, slow: power_on()? };
+        let mut pair = Pair { config, fast: power_on(config, images)?, slow: power_on(config, images)? };
         pair.slow.processor().single_steps = true;
         Ok(pair)
     }
@@ -136,7 +144,7 @@ impl<'a> Pair<'a> {
 }
 
 /// Everything of a processor that is compared, as text.
-fn portrait(cpu: &Vcpu) -> Vec<String> {
+pub fn portrait(cpu: &Vcpu) -> Vec<String> {
     let s = &cpu.state;
     let mut all: Vec<String> = (0..16).map(|n| format!("R{n}={:x}", s.regs.gpr(n))).collect();
     all.push(format!("RIP={:x}", s.rip));
@@ -150,8 +158,9 @@ fn portrait(cpu: &Vcpu) -> Vec<String> {
     all
 }
 
-/// As the machine's own loop in deterministic time, but up to an exact number of instructions.
-fn advance(machine: &mut Machine<Vcpu, PcError>, target: u64) -> Result<bool, PcError> {
+/// As the machine's own loop in deterministic time, but up to an exact number of instructions; `false` if the guest has
+/// ended before.
+pub fn advance(machine: &mut Machine<Vcpu, PcError>, target: u64) -> Result<bool, PcError> {
     let bus = machine.bus().clone();
     loop {
         for request in bus.take_outcomes() {

@@ -1,5 +1,6 @@
 //! `emu dev`: tools for whoever develops emu or an operating system on it.
 
+mod bisect_jit;
 mod block;
 mod disasm;
 mod lockstep;
@@ -48,6 +49,8 @@ enum Tool {
     RunCase(run_case::Arguments),
     /// Run a guest twice at once, by blocks and by single steps, and tell where the two differ
     Lockstep(lockstep::Arguments),
+    /// Run a guest interpreted and compiled, and trace the first difference to a region and an instruction
+    BisectJit(bisect_jit::Arguments),
     /// Write the built-in BIOS or VGA BIOS to a file
     Rom(rom::Arguments),
     /// Run a guest with the emulator's ordinary options, and print counters at the end
@@ -76,6 +79,7 @@ pub fn run(words: &[OsString], arguments: &[OsString]) -> Result<String, StartEr
         Tool::Clif(tool) => region::run(&tool, region::Show::Clif),
         Tool::RunCase(tool) => run_case::run(&tool),
         Tool::Lockstep(tool) => lockstep::run(&tool),
+        Tool::BisectJit(tool) => bisect_jit::run(&tool),
         Tool::Rom(tool) => rom::run(&tool),
         Tool::Stats(tool) => stats::run(&tool, arguments),
     }
