@@ -26,6 +26,11 @@ fn program(rng: &mut Rng, bits: u32) -> Result<Vec<u8>, iced_x86::IcedError> {
     let blocks = rng.usize(3..9);
     let mut labels: Vec<_> = (0..blocks).map(|_| a.create_label()).collect();
     let functions = rng.usize(0..3);
+    // Many have instructions that cross into another page.
+    if rng.bool() {
+        a.jmp(labels[0])?;
+        a.db(&vec![0x90; 0xf40 + rng.usize(..0xc0)])?;
+    }
     let mut function_labels: Vec<_> = (0..functions).map(|_| a.create_label()).collect();
     for n in 0..blocks + functions {
         if n < blocks {

@@ -3,6 +3,7 @@
 //! Each store has to be seen by the very next instruction that executes, as on real processors since the Pentium Pro
 //! (SDM Vol. 3A 9.1.3 asks for a jump in between; processors do without), whatever has been decoded, fused or linked.
 
+use emu_core::cpu::fault;
 use emu_core::cpu::regs::{RAX, RBX, RCX, RDX, RSP};
 use emu_tests::machine::*;
 use iced_x86::IcedError;
@@ -334,6 +335,68 @@ fn code_is_run_from_where_page_tables_point_now() {
         },
     );
     assert_eq!((sum, other), (30, 30));
+}
+
+/// Sets page 3fe00000h up: the last bytes of it, in free memory, are `head`, the first of the page behind it `tail`, and of
+/// another page that may take its place `other`. The entry for the page behind is at `FREE + 0x8008`.
+fn map_crossing(m: &mut Machine, head: &[u8], tail: &[u8], other: &[u8]) {
+    let table = FREE + 0x8000;
+    m.write64(PAGE_TABLES + 0x2000 + 8 * 511, table + 3);
+    m.write64(table, FREE + 0x2003);
+    m.write64(table + 8, FREE + 0x3003);
+    m.write(FREE + 0x3000 - head.len() as u64, head);
+    m.write(FREE + 0x3000, tail);
+    m.write(FREE + 0x4000, other);
+}
+
+#[test]
+fn instruction_across_two_pages_changes_in_its_second_one() {
+    // MOV EAX,imm32; RET. The upper half of the immediate lies in the second page, which is one of two in turn; one of
+    // these is written to besides.
+    let (value, sum) = both(
+        |m| map_crossing(m, &[0xb8, 1, 0], &[0, 0, 0xc3], &[1, 0, 0xc3]),
+        |a| {
+            let mut top = a.create_label();
+            a.xor(edx, edx)?;
+            a.mov(ecx, 60)?;
+            a.mov(ebx, 0x3fe0_0ffd)?;
+            a.mov(esi, (FREE + 0x3003) as u32)?;
+            a.mov(edi, (FREE + 0x3003) as u32 ^ (FREE + 0x4003) as u32)?;
+            a.set_label(&mut top)?;
+            a.mov(qword_ptr(FREE + 0x8008), rsi)?;
+            a.invlpg(byte_ptr(rbx + 3))?;
+            a.call(rbx)?;
+            a.add(edx, eax)?;
+            a.call(rbx)?;
+            a.inc(byte_ptr(FREE + 0x3000))?;
+            a.xor(esi, edi)?;
+            a.dec(ecx)?;
+            a.jne(top)?;
+            a.hlt()
+        },
+    );
+    // Every other time what has been written by then: 0, 2, 4 ... 58.
+    assert_eq!((value, sum), (0x1_0001, 60 + ((30 * 29 + 30) << 16)));
+}
+
+#[test]
+fn instruction_across_two_pages_faults_when_its_second_one_goes() {
+    let mut m = Machine::new_long();
+    map_crossing(&mut m, &[0xb8, 1, 0], &[0, 0, 0xc3], &[]);
+    m.assemble(64, CODE, |a| {
+        let mut top = a.create_label();
+        a.mov(ecx, 10)?;
+        a.mov(ebx, 0x3fe0_0ffd)?;
+        a.set_label(&mut top)?;
+        a.call(rbx)?;
+        a.dec(ecx)?;
+        a.jne(top)?;
+        a.mov(qword_ptr(FREE + 0x8008), ecx)?;
+        a.invlpg(byte_ptr(rbx + 3))?;
+        a.jmp(rbx)
+    });
+    assert_eq!(m.run_to_fault(), fault::PF);
+    assert_eq!((m.cpu.state.cr2, m.pushed(1)), (0x3fe0_1000, 0x3fe0_0ffd));
 }
 
 #[test]

@@ -5,9 +5,9 @@ use crate::cpu::Width;
 use crate::cpu::model::CpuModel;
 use crate::debug::trace;
 use crate::exec::Vcpu;
-use crate::exec::cache::{Block, ModeKey, Patch, ends_indirectly};
+use crate::exec::cache::{Block, ModeKey, Patch, Tail, ends_indirectly};
 use crate::exec::handlers;
-use crate::exec::thread::Op;
+use crate::exec::thread::{Handler, Op};
 use crate::mem::Offset;
 use crate::ops::fast::jump;
 use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, FlowControl, Instruction, Mnemonic};
@@ -44,11 +44,36 @@ impl<'a> Decoding<'a> {
 /// first instruction crosses into the next page, or is longer than 15 bytes, the block has no instructions and executes
 /// it by itself.
 pub fn decode(cx: Decoding, offset: Offset, bytes: &[u8]) -> Box<Block> {
+    let insns = decode_run(cx, bytes, MOST);
+    let Some(last) = insns.last() else {
+        let ops = Box::new([Op::new(handlers::single, 0), Op::new(handlers::fall_through, 0)]);
+        return Box::new(Block::new(ops, Box::new([]), offset, &bytes[..bytes.len().min(15)]));
+    };
+    let len = usize::from(last.block_offset) + usize::from(last.len);
+    let ops = threaded(cx, handlers::enter, &insns, len);
+    Box::new(Block::new(ops, insns.into(), offset, &bytes[..len]))
+}
+
+/// Decodes the block of one instruction from `bytes`, of which the first `first` lie at `offset` in RAM and end where the
+/// page does, and the others at `tail`. `None` if there is no such instruction.
+pub fn decode_crossing(cx: Decoding, offset: Offset, first: usize, tail: Offset, bytes: &[u8]) -> Option<Box<Block>> {
+    let insns = decode_run(cx, bytes, 1);
+    let len = usize::from(insns.first()?.len);
+    let rest = len.checked_sub(first).filter(|rest| *rest != 0)?;
+    let ops = threaded(cx, handlers::crossing, &insns, len);
+    let mut block = Block::new(ops, insns.into(), offset, &bytes[..len]);
+    block.len = first;
+    block.tail = Some(Tail { offset: tail, len: rest });
+    Some(Box::new(block))
+}
+
+/// Decodes at most `most` instructions of a block from `bytes`.
+fn decode_run(cx: Decoding, bytes: &[u8], most: usize) -> Vec<Insn> {
     let bits = cx.bits;
     let mut decoder = cx.decoder(bytes, 0);
     let mut insns = Vec::new();
     let mut iced = Instruction::default();
-    while insns.len() < MOST && decoder.can_decode() {
+    while insns.len() < most && decoder.can_decode() {
         let start = decoder.position();
         decoder.decode_out(&mut iced);
         if iced.is_invalid() {
@@ -69,26 +94,29 @@ pub fn decode(cx: Decoding, offset: Offset, bytes: &[u8]) -> Box<Block> {
     for (n, insn) in insns.iter_mut().enumerate() {
         insn.after = (count - 1 - n) as u16;
     }
-    let Some(last) = insns.last() else {
-        let ops = Box::new([Op::new(handlers::single, 0), Op::new(handlers::fall_through, 0)]);
-        return Box::new(Block::new(ops, Box::new([]), offset, &bytes[..bytes.len().min(15)]));
-    };
-    let len = usize::from(last.block_offset) + usize::from(last.len);
-    let mut ops = vec![Op::new(handlers::enter, 0)];
+    insns
+}
+
+/// The ops of a block of `insns`, which are `len` bytes long, behind the entry.
+fn threaded(cx: Decoding, entry: Handler, insns: &[Insn], len: usize) -> Box<[Op]> {
+    let count = insns.len();
+    let mut ops = vec![Op::new(entry, 0)];
     ops[0].imm = count as i32;
-    ops.extend((0..count).map(|n| handlers::specialise(cx.mode, &insns, n)));
+    ops.extend((0..count).map(|n| handlers::specialise(cx.mode, insns, n)));
     // Whatever the last instruction is, the op behind it leaves: `OpRef::next` relies on it.
     let leave = jump::pick_fall_through(cx.mode).unwrap_or(handlers::fall_through);
     let mut last = Op::new(leave, (count - 1) as u16);
     last.imm = len as i32;
     ops.push(last);
-    Box::new(Block::new(ops.into(), insns.into(), offset, &bytes[..len]))
+    ops.into()
 }
 
 /// Makes a stale block what `bytes` at its place say now, if its instructions still begin where they did: only those that
 /// have changed are decoded, and all links are kept. `false` leaves it unfinished, to be decoded anew.
 pub fn refresh(cx: Decoding, block: &mut Block, bytes: &[u8]) -> bool {
-    let Some(now) = bytes.get(..block.len).filter(|_| !block.insns.is_empty()) else { return false };
+    let Some(now) = bytes.get(..block.len).filter(|_| !block.insns.is_empty() && block.tail.is_none()) else {
+        return false;
+    };
     if patch(block, now) {
         block.ops[0].handler.set(handlers::enter);
         return true;

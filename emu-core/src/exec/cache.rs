@@ -23,10 +23,9 @@ pub struct Patch {
     pub width: Width,
 }
 
-/// A run of decoded instructions within one page.
+/// A run of decoded instructions within one page, or one instruction that crosses into the next page.
 pub struct Block {
-    /// Threaded code: an entry op, one for each instruction, a last op that leaves. Of an instruction that crosses the
-    /// page: only an entry that executes it by itself.
+    /// Threaded code: an entry op, one for each instruction, a last op that leaves.
     pub ops: Box<[Op]>,
     /// The instructions.
     pub insns: Box<[Insn]>,
@@ -34,6 +33,10 @@ pub struct Block {
     pub offset: Offset,
     /// Bytes of all instructions; of one that crosses the page, those in its first page.
     pub len: usize,
+    /// Of one that crosses the page: the rest.
+    pub tail: Option<Tail>,
+    /// The tag and RIP for which the tail was found to be where the next page begins.
+    pub tail_valid: Cell<(u64, u64)>,
     /// The bytes that the instructions were decoded from.
     pub bytes: Box<[u8]>,
     /// Its last instruction is an indirect jump or call.
@@ -54,6 +57,15 @@ pub struct Block {
     kept: Cell<bool>,
     /// Where its indirect jump or call has led lately.
     pub targets: Cell<Targets>,
+}
+
+/// The bytes of an instruction in the second of its two pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Tail {
+    /// Where the page lies in RAM.
+    pub offset: Offset,
+    /// How many they are.
+    pub len: usize,
 }
 
 /// Compiled code, and where it is known to be what memory holds.
@@ -91,6 +103,8 @@ impl Block {
             indirect,
             offset,
             len: bytes.len(),
+            tail: None,
+            tail_valid: Cell::new((u64::MAX, 0)),
             bytes: bytes.into(),
             patch: None,
             stale,
@@ -101,6 +115,16 @@ impl Block {
             kept: Cell::new(false),
             targets: Cell::new([0; TARGETS]),
         }
+    }
+
+    /// Numbers of the pages that it lies in.
+    pub fn pages(&self) -> impl Iterator<Item = usize> + use<> {
+        std::iter::once(self.offset >> 12).chain(self.tail.map(|tail| tail.offset >> 12))
+    }
+
+    /// Where its bytes lie in RAM, and how many are there.
+    fn pieces(&self) -> impl Iterator<Item = (Offset, usize)> + use<> {
+        std::iter::once((self.offset, self.len)).chain(self.tail.map(|tail| (tail.offset, tail.len)))
     }
 
     /// Begins to count its executions anew, without compiled code.
@@ -214,14 +238,18 @@ impl BlockCache {
         self.instructions += block.insns.len().max(1);
         let entry = OpRef::entry(&block);
         entry.set_block(&block);
-        let entries = self.pages.entry(block.offset >> 12).or_default();
+        let pages = block.pages();
         if let Some(old) = self.blocks.insert(key(block.offset, mode), block) {
             let stale = OpRef::entry(&old);
-            entries.retain(|other| *other != stale);
+            for page in old.pages() {
+                self.pages.entry(page).or_default().retain(|other| *other != stale);
+            }
             old.successor.set(Some(entry));
             self.graveyard.push(old);
         }
-        entries.push(entry);
+        for page in pages {
+            self.pages.entry(page).or_default().push(entry);
+        }
         entry
     }
 
@@ -256,11 +284,14 @@ impl BlockCache {
             if block.stale.get() {
                 continue;
             }
-            if offset < block.offset + block.len && block.offset < offset + len {
+            let overlaps = |(start, size): (Offset, usize)| offset < start + size && start < offset + len;
+            if block.pieces().any(overlaps) {
                 block.stale.set(true);
                 retire(*entry);
             } else {
-                keep(block.offset, block.len);
+                for (start, size) in block.pieces().filter(|(start, _)| start >> 12 == offset >> 12) {
+                    keep(start, size);
+                }
             }
         }
     }

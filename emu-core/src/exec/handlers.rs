@@ -2,6 +2,7 @@
 
 use super::Vcpu;
 use super::cache::ModeKey;
+use super::region;
 use super::thread::{Exit, Op, OpRef, dispatch};
 use crate::cpu::fault::Fault;
 use crate::cpu::regs::BLOCK_RIP;
@@ -19,7 +20,17 @@ pub fn enter(cpu: &mut Vcpu, op: OpRef) -> Exit {
     dispatch(cpu, op.next())
 }
 
-/// The entry of a block that stands for one instruction which crosses into the next page.
+/// The entry of a block of one instruction that crosses into the next page: as [`enter`] if that is the page it was.
+pub fn crossing(cpu: &mut Vcpu, op: OpRef) -> Exit {
+    let rip = cpu.state.regs.get64(BLOCK_RIP);
+    if !cpu.holds_tail(op, rip) {
+        return cpu.tear(op);
+    }
+    region::note(cpu, op);
+    enter(cpu, op)
+}
+
+/// The entry of a block that stands for one instruction which crosses into the next page, where segments have limits.
 pub fn single(cpu: &mut Vcpu, _: OpRef) -> Exit {
     cpu.state.rip = cpu.state.regs.get64(BLOCK_RIP);
     step(cpu)
@@ -43,6 +54,20 @@ pub fn step(cpu: &mut Vcpu) -> Exit {
 fn over_budget(cpu: &mut Vcpu) -> Exit {
     cpu.state.rip = cpu.state.regs.get64(BLOCK_RIP);
     Exit::BUDGET
+}
+
+impl Vcpu {
+    /// Decodes the block of `op` anew: its second page is another one now.
+    #[cold]
+    #[inline(never)]
+    fn tear(&mut self, op: OpRef) -> Exit {
+        let block = op.block();
+        block.stale.set(true);
+        block.cool();
+        op.handler.set(stale);
+        self.regions.invalidate(block.offset);
+        stale(self, op)
+    }
 }
 
 /// The entry of a block that has been overwritten: links still lead here.

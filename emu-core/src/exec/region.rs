@@ -378,7 +378,7 @@ impl Regions {
 
     fn forget_members(&mut self, id: usize) {
         let members = std::mem::take(&mut self.list[id].members);
-        for page in members.iter().map(|member| member.block().offset >> 12) {
+        for page in members.iter().flat_map(|member| member.block().pages()) {
             if let Some(of_page) = self.pages.get_mut(&page) {
                 of_page.retain(|other| *other != id);
                 if of_page.is_empty() {
@@ -437,6 +437,15 @@ pub fn warm(cpu: &mut Vcpu, op: OpRef) -> Exit {
     }
     note_way(cpu);
     enter(cpu, op)
+}
+
+/// Counts an execution of the block of `op`, which never begins a region.
+pub(super) fn note(cpu: &Vcpu, op: OpRef) {
+    if cpu.compiler.is_some() {
+        let block = op.block();
+        block.heat.set(block.heat.get().saturating_add(1));
+        note_way(cpu);
+    }
 }
 
 /// Remembers the way from the block before, if that ends with an indirect branch.
@@ -594,7 +603,7 @@ impl Vcpu {
             count_anew(op);
             return;
         }
-        let pages: Vec<usize> = gathered.members.iter().map(|member| member.block().offset >> 12).collect();
+        let pages: Vec<usize> = gathered.members.iter().flat_map(|member| member.block().pages()).collect();
         for member in &gathered.members[1..] {
             member.block().awaited.set(true);
         }
@@ -648,6 +657,12 @@ impl Vcpu {
             if page != 0 && !found.pages.iter().any(|(known, _)| *known == page) {
                 found.pages.push((page, offset));
             }
+            if let Some(tail) = block.tail {
+                let page = page.wrapping_add(0x1000);
+                if page != 0 && !found.pages.iter().any(|(known, _)| *known == page) {
+                    found.pages.push((page, tail.offset));
+                }
+            }
             found.members.push(op);
             let (bytes, insns) = (block.bytes.clone(), block.insns.clone());
             let mut targets = Vec::new();
@@ -694,7 +709,8 @@ impl Vcpu {
         let offset = self.translate_code(linear).ok()??;
         let op = self.cache.find(offset, self.mode)?;
         let block = op.block();
-        (block.heat.get() >= self.regions.warm() && !block.insns.is_empty()).then_some(op)
+        let warm = block.heat.get() >= self.regions.warm() && !block.insns.is_empty();
+        (warm && self.holds_tail(op, rip)).then_some(op)
     }
 
     /// Installs what the compiler has finished. Only from the dispatcher.

@@ -1,5 +1,6 @@
 //! The dispatcher: events, lookup of blocks, single steps, and what follows a fault.
 
+use super::cache::Block;
 use super::interrupt::Source;
 use super::postmortem::Raised;
 use super::thread::{self, Exit, OpRef};
@@ -395,7 +396,10 @@ impl Vcpu {
         let Some(offset) = self.translate_code(linear)? else { return Ok(Lookup::Step) };
         let entry = match self.cache.find(offset, self.mode) {
             Some(entry) => entry,
-            None => self.decode_block(offset, rip),
+            None => match self.decode_block(offset, rip) {
+                Some(entry) => entry,
+                None => return Ok(Lookup::Step),
+            },
         };
         let len = entry.block().len as u64;
         if self.mode & super::mode::FLAT == 0 {
@@ -425,25 +429,69 @@ impl Vcpu {
         }
     }
 
-    fn decode_block(&mut self, offset: Offset, rip: u64) -> OpRef {
-        let entry = self.revive_block(offset).unwrap_or_else(|| {
-            let mut bytes = [0; 512];
-            let n = (0x1000 - (offset & 0xfff)).min(bytes.len());
-            self.memory.ram().read(offset, &mut bytes[..n]);
-            let block = block::decode(Decoding::of(self), offset, &bytes[..n]);
-            if !block.insns.is_empty() {
-                block.ops[0].handler.set(self.entry_handler());
+    /// Decodes the block at `rip`, which lies at `offset`; `None` for an instruction of which the second page is not there.
+    fn decode_block(&mut self, offset: Offset, rip: u64) -> Option<OpRef> {
+        let entry = match self.revive_block(offset) {
+            Some(entry) => entry,
+            None => {
+                let mut bytes = [0; 512];
+                let n = (0x1000 - (offset & 0xfff)).min(bytes.len());
+                self.memory.ram().read(offset, &mut bytes[..n]);
+                let mut block = block::decode(Decoding::of(self), offset, &bytes[..n]);
+                if !block.insns.is_empty() {
+                    block.ops[0].handler.set(self.entry_handler());
+                } else if self.mode & super::mode::FLAT != 0 {
+                    block = self.decode_crossing(offset, rip)?;
+                }
+                self.stats.blocks += 1;
+                self.stats.decoded += block.insns.len() as u64;
+                self.cache.insert(self.mode, block)
             }
-            self.stats.blocks += 1;
-            self.stats.decoded += block.insns.len() as u64;
-            self.cache.insert(self.mode, block)
-        });
+        };
         let block = entry.block();
         trace::block(self, rip, &block.bytes);
         if self.memory.mark_code(offset, block.len) {
             self.tlb.protect(offset);
         }
-        entry
+        if let Some(tail) = block.tail
+            && self.memory.mark_code(tail.offset, tail.len)
+        {
+            self.tlb.protect(tail.offset);
+        }
+        Some(entry)
+    }
+
+    /// Decodes the instruction at `rip`, which begins at `offset` and goes on in the next page.
+    fn decode_crossing(&mut self, offset: Offset, rip: u64) -> Option<Box<Block>> {
+        let first = 0x1000 - (offset & 0xfff);
+        let tail = self.tail_at(rip.wrapping_add(first as u64))?;
+        let mut bytes = [0; 15];
+        let (head, rest) = bytes.split_at_mut_checked(first)?;
+        self.memory.ram().read(offset, head);
+        self.memory.ram().read(tail, rest);
+        block::decode_crossing(Decoding::of(self), offset, first, tail, &bytes)
+    }
+
+    /// Where the page lies in RAM that begins at `rip`, if code may be fetched there.
+    fn tail_at(&mut self, rip: u64) -> Option<Offset> {
+        self.check_rip(rip, 1).ok()?;
+        let linear = self.wrap_linear(self.code_linear(rip));
+        self.translate_code(linear).ok()?
+    }
+
+    /// Whether the second page of the block of `entry`, which begins at `rip`, is where it was when the block was decoded.
+    pub(super) fn holds_tail(&mut self, entry: OpRef, rip: u64) -> bool {
+        let block = entry.block();
+        let now = (self.jump_tag, rip);
+        if block.tail_valid.get() == now {
+            return true;
+        }
+        let Some(tail) = block.tail else { return true };
+        let holds = self.tail_at(rip.wrapping_add(block.len as u64)) == Some(tail.offset);
+        if holds {
+            block.tail_valid.set(now);
+        }
+        holds
     }
 
     /// The stale block at `offset`, if it can be made what its bytes say now.
