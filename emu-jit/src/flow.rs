@@ -126,9 +126,9 @@ fn facts(info: &mut InstructionInfoFactory, key: ModeKey, insn: &Insn, bytes: &[
     ) && (insn.ops[1].kind == Kind::Gpr
         || insn.ops[2].kind == Kind::Gpr
         || insn.imm & (if insn.width == Width::B8 { 0x3f } else { 0x1f }) == 0);
-    // Manuals call the flags after a division undefined; here they stay as they were.
-    let divides = matches!(iced.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
-    facts.sets_flags = !by_count && !divides && iced.rflags_modified() & FLAGS == FLAGS;
+    // Manuals call these flags undefined; here they stay as they were.
+    let keeps = matches!(iced.mnemonic(), Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Tzcnt | Mnemonic::Lzcnt);
+    facts.sets_flags = !by_count && !keeps && iced.rflags_modified() & FLAGS == FLAGS;
     let touches_memory = insn.ops.iter().any(|operand| operand.kind == Kind::Mem) && iced.mnemonic() != Mnemonic::Lea;
     let partly = iced.rflags_modified() & FLAGS != 0 && !facts.sets_flags;
     facts.needs_flags = touches_memory

@@ -6,6 +6,7 @@
 
 pub mod x87;
 
+use emu_core::cpu::rflags::{CF, ZF};
 use emu_core::decode::insn::Insn;
 use emu_core::exec::Vcpu;
 use emu_core::exec::region::{Code, Compiled};
@@ -46,6 +47,12 @@ pub extern "C" fn condition(cpu: &mut Vcpu, cc: u64) -> u64 {
 /// Replaces CF and OF of the flags in the vCPU.
 pub extern "C" fn set_cf_of(cpu: &mut Vcpu, bits: u64) -> u64 {
     cpu.state.flags.set_cf_of(bits);
+    0
+}
+
+/// Replaces CF and ZF of the flags in the vCPU.
+pub extern "C" fn set_cf_zf(cpu: &mut Vcpu, bits: u64) -> u64 {
+    cpu.state.flags.replace(CF | ZF, bits);
     0
 }
 

@@ -130,7 +130,32 @@ fn one(
             }
         };
     }
-    match rng.u8(..46) {
+    match rng.u8(..58) {
+        46 => bits(a, rng, wide, m, [x32, y32], [x64, y64])?,
+        47 | 48 => exchange(a, rng, wide, m, [x8, y8], [x32, y32], x64)?,
+        49..52 => string(a, rng, wide)?,
+        52 => {
+            if wide {
+                a.lea(rsi, m)?
+            } else {
+                a.lea(esi, m)?
+            }
+        }
+        53 => {
+            if wide {
+                a.lea(rdi, m)?
+            } else {
+                a.lea(edi, m)?
+            }
+        }
+        54 => a.sahf()?,
+        55 if rng.u8(..4) == 0 => a.std()?,
+        55 => a.cld()?,
+        56 => match rng.u8(..3) {
+            0 => a.cbw()?,
+            1 => a.cwd()?,
+            _ => a.pushfd_or_q(wide)?,
+        },
         0 | 1 => alu!(add),
         2 => alu!(adc),
         3 | 4 => alu!(sub),
@@ -206,9 +231,119 @@ fn one(
     Ok(())
 }
 
+/// Bit tests of memory, and scans.
+fn bits(
+    a: &mut CodeAssembler,
+    rng: &mut Rng,
+    wide: bool,
+    m: AsmMemoryOperand,
+    [x32, y32]: [AsmRegister32; 2],
+    [x64, y64]: [AsmRegister64; 2],
+) -> Result<(), iced_x86::IcedError> {
+    match rng.u8(..14) {
+        0 => a.bt(dword_ptr(m), rng.u32(..64)),
+        1 => a.lock().bts(word_ptr(m), rng.u32(..64)),
+        2 => a.btr(dword_ptr(m), ecx),
+        3 => a.lock().btc(dword_ptr(m), edx),
+        4 if wide => a.bts(qword_ptr(m), rcx),
+        5 => {
+            a.and(ecx, 0xfff)?;
+            a.bt(word_ptr(m), cx)
+        }
+        6 => a.bsr(x32, y32),
+        7 => a.bsf(x32, dword_ptr(m)),
+        8 if wide => a.bsr(x64, y64),
+        9 => a.tzcnt(x32, y32),
+        10 => a.lzcnt(x32, dword_ptr(m)),
+        11 if wide => a.tzcnt(x64, y64),
+        12 => a.popcnt(x32, y32),
+        _ => a.bsf(bx, word_ptr(m)),
+    }
+}
+
+/// Exchanges and what is locked.
+fn exchange(
+    a: &mut CodeAssembler,
+    rng: &mut Rng,
+    wide: bool,
+    m: AsmMemoryOperand,
+    [x8, y8]: [AsmRegister8; 2],
+    [x32, y32]: [AsmRegister32; 2],
+    x64: AsmRegister64,
+) -> Result<(), iced_x86::IcedError> {
+    match rng.u8(..14) {
+        0 => a.xchg(dword_ptr(m), x32),
+        1 if wide => a.xchg(byte_ptr(m), bl),
+        1 => a.xchg(byte_ptr(m), x8),
+        2 if wide => a.xchg(qword_ptr(m), x64),
+        3 => a.cmpxchg(x32, y32),
+        4 => a.lock().cmpxchg(dword_ptr(m), x32),
+        5 => {
+            a.mov(eax, dword_ptr(m))?;
+            a.lock().cmpxchg(dword_ptr(m), x32)
+        }
+        6 if wide => a.cmpxchg(qword_ptr(m), x64),
+        7 if !wide => a.cmpxchg(x8, y8),
+        8 => a.lock().xadd(dword_ptr(m), x32),
+        9 => a.lock().inc(word_ptr(m)),
+        10 => a.lock().or(byte_ptr(m), rng.i32(..0x7f)),
+        11 => a.lock().sub(dword_ptr(m), x32),
+        12 => a.cmpxchg(word_ptr(m), cx),
+        _ => a.lock().neg(dword_ptr(m)),
+    }
+}
+
+/// A string instruction.
+fn string(a: &mut CodeAssembler, rng: &mut Rng, wide: bool) -> Result<(), iced_x86::IcedError> {
+    if rng.u8(..6) == 0 {
+        // Not too long.
+        a.and(ecx, 0x3f)?;
+        return match rng.u8(..4) {
+            0 => a.rep().movsb(),
+            1 => a.rep().stosd(),
+            2 => a.repe().cmpsb(),
+            _ => a.repne().scasb(),
+        };
+    }
+    match rng.u8(..18) {
+        0 | 1 => a.movsb(),
+        2 => a.movsw(),
+        3 => a.movsd(),
+        4 if wide => a.movsq(),
+        5 | 6 => a.stosb(),
+        7 => a.stosd(),
+        8 if wide => a.stosq(),
+        9 | 10 => a.lodsb(),
+        11 => a.lodsw(),
+        12 => a.lodsd(),
+        13 if wide => a.lodsq(),
+        14 => a.scasb(),
+        15 => a.scasd(),
+        16 => a.cmpsb(),
+        _ => a.cmpsd(),
+    }
+}
+
 /// MOVZX to a register that may need REX has no high byte.
 fn y8_or_low(y: AsmRegister8, wide: bool) -> AsmRegister8 {
     if wide { cl } else { y }
+}
+
+/// Pushes the flags and takes them off again as a number.
+trait PushFlags {
+    fn pushfd_or_q(&mut self, wide: bool) -> Result<(), iced_x86::IcedError>;
+}
+
+impl PushFlags for CodeAssembler {
+    fn pushfd_or_q(&mut self, wide: bool) -> Result<(), iced_x86::IcedError> {
+        if wide {
+            self.pushfq()?;
+            self.pop(rdx)
+        } else {
+            self.pushfd()?;
+            self.pop(edx)
+        }
+    }
 }
 
 #[derive(PartialEq, Debug)]

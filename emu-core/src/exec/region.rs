@@ -77,6 +77,8 @@ pub mod layout {
     pub const FLAGS_OP: usize = FLAGS + offset_of!(LazyFlags, op);
     /// CF from before INC or DEC, one byte.
     pub const FLAGS_CARRY: usize = FLAGS + offset_of!(LazyFlags, carry);
+    /// The flags besides the arithmetic ones, 8 bytes.
+    pub const SYSTEM_FLAGS: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, system_flags);
     /// RIP, 8 bytes.
     pub const RIP: usize = offset_of!(Vcpu, state) + offset_of!(CpuState, rip);
     /// MXCSR, 4 bytes.

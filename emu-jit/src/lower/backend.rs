@@ -7,7 +7,7 @@ use super::flags::{Flags, InstOp, Rotate, Shift};
 use super::memory::int;
 use super::{Callee, Lower};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{I8, I64};
+use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{Block, InstBuilder, Value};
 use emu_core::cpu::Width;
 use emu_core::cpu::regs::{BLOCK_RIP, RAX, RBP, RDX, RegFile, Slot, ZERO};
@@ -59,13 +59,11 @@ impl V {
 /// Instructions without [`emu_core::ops::backend::Semantics`] that are translated by hand here.
 pub fn is_special(insn: &Insn) -> bool {
     use Mnemonic as M;
-    let register = insn.ops[0].kind == Kind::Gpr;
     match insn.code.mnemonic() {
         M::Nop | M::Endbr32 | M::Endbr64 | M::Pause => true,
-        M::Cwde | M::Cdqe | M::Cdq | M::Cqo => true,
+        M::Cbw | M::Cwde | M::Cdqe | M::Cwd | M::Cdq | M::Cqo => true,
         M::Mul | M::Div | M::Idiv => insn.width >= Width::B4,
         M::Imul => insn.ops[1].kind == Kind::None && insn.width >= Width::B4,
-        M::Bt | M::Bts | M::Btr | M::Btc => register && insn.width >= Width::B4,
         M::Leave => insn.width.bits() == u32::from(insn.code_bits),
         _ => false,
     }
@@ -263,13 +261,21 @@ impl Lower<'_> {
         let insn = self.insn;
         let (a, d) = (RegFile::slot(RAX), RegFile::slot(RDX));
         match insn.code.mnemonic() {
-            M::Cwde | M::Cdqe => {
-                let (from, to) = if insn.code == Code::Cwde { (Width::B2, Width::B4) } else { (Width::B4, Width::B8) };
+            M::Cbw | M::Cwde | M::Cdqe => {
+                let (from, to) = match insn.code {
+                    Code::Cbw => (Width::B1, Width::B2),
+                    Code::Cwde => (Width::B2, Width::B4),
+                    _ => (Width::B4, Width::B8),
+                };
                 let value = self.register(a, from);
                 self.set_register(a, to, value);
             }
-            M::Cdq | M::Cqo => {
-                let width = if insn.code == Code::Cdq { Width::B4 } else { Width::B8 };
+            M::Cwd | M::Cdq | M::Cqo => {
+                let width = match insn.code {
+                    Code::Cwd => Width::B2,
+                    Code::Cdq => Width::B4,
+                    _ => Width::B8,
+                };
                 let value = self.register(a, width);
                 let value = self.narrow(value, width);
                 let sign = self.b.ins().sshr_imm_s(value, i64::from(width.bits()) - 1);
@@ -277,7 +283,6 @@ impl Lower<'_> {
             }
             M::Mul | M::Imul => self.multiply(insn.code.mnemonic() == M::Imul),
             M::Div | M::Idiv => self.divide(insn.code.mnemonic() == M::Idiv),
-            M::Bt | M::Bts | M::Btr | M::Btc => self.bit_test(),
             M::Leave => {
                 let rbp = RegFile::slot(RBP);
                 let frame = self.register64(rbp);
@@ -406,33 +411,6 @@ impl Lower<'_> {
         let remainder = self.b.ins().isub(dividend, product);
         self.set_register(a, width, V::Wide(quotient));
         self.set_register(d, width, V::Wide(remainder));
-    }
-
-    /// BT, BTS, BTR and BTC of a register.
-    fn bit_test(&mut self) {
-        let insn = self.insn;
-        let width = insn.width;
-        let x = self.operand();
-        let x = self.narrow(x, width);
-        let Ok(offset) = self.read(1);
-        let count = match offset {
-            V::Imm(value) => self.constant(value & u64::from(width.bits() - 1), width),
-            offset => self.narrow(offset, width),
-        };
-        let moved = self.b.ins().ushr(x, count);
-        let low = self.b.ins().ireduce(I8, moved);
-        let carry = self.b.ins().band_imm_s(low, 1);
-        if insn.code.mnemonic() != Mnemonic::Bt {
-            let one = self.constant(1, width);
-            let mask = self.b.ins().ishl(one, count);
-            let r = match insn.code.mnemonic() {
-                Mnemonic::Bts => self.b.ins().bor(x, mask),
-                Mnemonic::Btr => self.b.ins().band_not(x, mask),
-                _ => self.b.ins().bxor(x, mask),
-            };
-            self.set_register(insn.ops[0].reg, width, V::of(r, width));
-        }
-        self.replace_carry(carry);
     }
 }
 

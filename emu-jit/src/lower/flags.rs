@@ -6,7 +6,7 @@ use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::types::{I8, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use emu_core::cpu::Width;
-use emu_core::cpu::rflags::{AF, CF, FlagOp, OF, PF, ZF};
+use emu_core::cpu::rflags::{AF, CF, FlagOp, OF, PF, SF, ZF};
 use emu_core::exec::region::layout;
 
 /// What is known of the flags at a place of the translation.
@@ -30,7 +30,7 @@ pub enum Flags {
     Tested(Value, Value),
     /// As COMIS has set them for these floats.
     Compared(Value, Value),
-    /// ZF, PF and CF at their places in 64 bits; the others are clear.
+    /// All at their places in 64 bits.
     Bits(Value),
 }
 
@@ -343,8 +343,35 @@ impl Lower<'_> {
         if not { self.b.ins().bxor_imm_s(value, 1) } else { value }
     }
 
-    /// Condition `cc` of flags of which only ZF, CF and PF may be set.
+    /// Condition `cc` of the flags `bits`.
+    fn condition_of_bits(&mut self, cc: u8, bits: Value) -> Value {
+        let looked_at = match cc >> 1 & 7 {
+            0 => OF,
+            1 => CF,
+            2 => ZF,
+            3 => CF | ZF,
+            4 => SF,
+            5 => PF,
+            6 => SF,
+            _ => SF | ZF,
+        };
+        // The last two want SF to differ from OF.
+        let bits = if cc < 12 {
+            bits
+        } else {
+            let overflow = self.b.ins().band_imm_s(bits, OF as i64);
+            let overflow = self.b.ins().ushr_imm_s(overflow, i64::from(OF.trailing_zeros() - SF.trailing_zeros()));
+            self.b.ins().bxor(bits, overflow)
+        };
+        let value = self.bit(V::Wide(bits), looked_at);
+        if cc & 1 == 0 { value } else { self.b.ins().bxor_imm_s(value, 1) }
+    }
+
+    /// Condition `cc` of flags of which only ZF, CF and PF may be set, or of [`Flags::Bits`].
     fn tested(&mut self, cc: u8) -> Value {
+        if let Flags::Bits(bits) = self.flags {
+            return self.condition_of_bits(cc, bits);
+        }
         let value = match (cc >> 1 & 7, self.flags) {
             (0 | 4 | 6, _) | (5, Flags::Tested(..)) => self.b.ins().iconst(I8, 0),
             (which, Flags::Compared(a, b)) => {
@@ -356,15 +383,6 @@ impl Lower<'_> {
                     _ => FloatCC::UnorderedOrEqual,
                 };
                 return self.b.ins().fcmp(if cc & 1 == 0 { condition } else { condition.complement() }, a, b);
-            }
-            (which, Flags::Bits(bits)) => {
-                let mask = match which {
-                    1 => CF,
-                    3 => CF | ZF,
-                    5 => PF,
-                    _ => ZF,
-                };
-                self.bit(V::Wide(bits), mask)
             }
             (1, Flags::Tested(_, carry)) => carry,
             (3, Flags::Tested(zero, carry)) => self.b.ins().bor(zero, carry),

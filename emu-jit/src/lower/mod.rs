@@ -7,10 +7,12 @@
 //! instruction has changed anything; the interpreter executes that.
 
 mod backend;
+mod bits;
 mod control;
 mod flags;
 mod memory;
 pub mod sse;
+mod string;
 pub mod x87;
 
 use crate::flow::{self, Facts, Flow, Registers};
@@ -43,7 +45,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 /// A region is left to the interpreter if more than one instruction in so many calls its function: the call costs more than
-/// the interpreter's way to the next handler.
+/// the interpreter's way to the next handler. A repeated string instruction does enough by itself.
 const FOREIGN_SHARE: usize = 3;
 
 /// Compiles regions, one after the other.
@@ -134,7 +136,9 @@ impl Translator {
     pub fn compile(&mut self, source: &Source) -> Answer {
         let begun = Instant::now();
         let insns = || source.blocks.iter().flat_map(|block| &block.insns);
-        if insns().filter(|insn| is_foreign(source.mode, insn)).count() * FOREIGN_SHARE > insns().count() {
+        if insns().filter(|insn| is_foreign(source.mode, insn) && !string::is_repeated(insn)).count() * FOREIGN_SHARE
+            > insns().count()
+        {
             return Err(Refusal::Never);
         }
         let foreign = self.translate(source);
@@ -216,8 +220,11 @@ pub fn is_foreign(key: ModeKey, insn: &Insn) -> bool {
     let plain = insn.ops.iter().all(|operand| {
         matches!(operand.kind, Kind::None | Kind::Gpr | Kind::Mem | Kind::Imm | Kind::Imm2 | Kind::Near)
     });
-    let translated = backend::is_special(insn) || integer::semantics(insn, Exists).is_some();
-    insn.locked() || !plain || !translated
+    let translated = backend::is_special(insn)
+        || bits::translates(insn)
+        || string::translates(insn)
+        || integer::semantics(insn, Exists).is_some();
+    !plain || !translated
 }
 
 struct Exists;
@@ -234,6 +241,7 @@ enum Callee {
     Condition,
     SetCfOf,
     SetCarry,
+    SetCfZf,
     EnterFloat,
     LeaveFloat,
     ExecuteInFloat,
@@ -471,7 +479,9 @@ impl<'f> Lower<'f> {
                 self.vector_instruction();
             } else if x87::translates(self.source.mode, insn) {
                 self.x87_instruction();
-            } else if !self.shift_by_constant() {
+            } else if string::translates(insn) {
+                self.string_instruction();
+            } else if !self.shift_by_constant() && !self.bit_instruction() {
                 match integer::semantics(insn, Run(self)) {
                     Some(()) => {}
                     None => self.special(),
@@ -610,6 +620,7 @@ impl<'f> Lower<'f> {
             Callee::Condition => crate::runtime::condition as *const () as usize,
             Callee::SetCfOf => crate::runtime::set_cf_of as *const () as usize,
             Callee::SetCarry => crate::runtime::set_carry as *const () as usize,
+            Callee::SetCfZf => crate::runtime::set_cf_zf as *const () as usize,
             Callee::EnterFloat => crate::runtime::enter_float as *const () as usize,
             Callee::LeaveFloat => crate::runtime::leave_float as *const () as usize,
             Callee::ExecuteInFloat => crate::runtime::execute_in_float as *const () as usize,
