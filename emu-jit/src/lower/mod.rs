@@ -25,7 +25,7 @@ use cranelift_codegen::ir::types::{I8, I32, I64};
 use cranelift_codegen::ir::{
     AbiParam, Block, Function, InstBuilder, MemFlagsData, Signature, SourceLoc, UserFuncName, Value,
 };
-use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
+use cranelift_codegen::isa::{self, CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use emu_core::cpu::Width;
@@ -70,6 +70,22 @@ impl Translator {
     /// # Errors
     /// As [`Translator::new`]; or there is no such level.
     pub fn optimising(level: &str) -> Result<Translator, String> {
+        let host = cranelift_native::builder();
+        Translator::with(host.map_err(|error| format!("compiled code is not supported here: {error}"))?, level)
+    }
+
+    /// For x86-64 processors with SSE4.2 and POPCNT, whatever else the host's has: so that what is made can be compared
+    /// with what was made elsewhere. For [`Translator::listing`] only.
+    ///
+    /// # Errors
+    /// The host is none, so that there is no back end for them.
+    pub fn baseline() -> Result<Translator, String> {
+        let mut baseline = isa::lookup_by_name("x86_64-unknown-unknown").map_err(|error| error.to_string())?;
+        baseline.enable("x86-64-v2").map_err(|error| error.to_string())?;
+        Translator::with(baseline, "none")
+    }
+
+    fn with(target: isa::Builder, level: &str) -> Result<Translator, String> {
         let mut flags = settings::builder();
         let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
         // The last is what regions need to end in a jump to another.
@@ -81,10 +97,7 @@ impl Translator {
         ] {
             flags.set(name, value).map_err(|error| format!("Cranelift: {error}"))?;
         }
-        let isa = cranelift_native::builder()
-            .map_err(|error| format!("compiled code is not supported here: {error}"))?
-            .finish(settings::Flags::new(flags))
-            .map_err(|error| format!("Cranelift: {error}"))?;
+        let isa = target.finish(settings::Flags::new(flags)).map_err(|error| format!("Cranelift: {error}"))?;
         let (mut context, mut builder) = (Context::new(), FunctionBuilderContext::new());
         let gate = gate(&isa, &mut context, &mut builder)?;
         Ok(Translator { isa, gate, context, builder })
