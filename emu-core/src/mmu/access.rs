@@ -33,9 +33,9 @@ impl HostPtr {
     /// Reads `T`, little-endian.
     #[inline(always)]
     pub fn read<T: Scalar>(self) -> T {
-        // SAFETY: a `HostPtr` comes only from `Vcpu::host_read` or `host_write`, whose TLB tag compare proved that
-        // the whole access lies in one page of the RAM mapping, which outlives the vCPU. The TLB is not changed
-        // between that and this.
+        // SAFETY: a `HostPtr` comes only from `Vcpu::host_read`, `host_read_system` or `host_write`, whose TLB tag compare
+        // proved that the whole access lies in one page of the RAM mapping, which outlives the vCPU. The TLB is not
+        // changed between that and this.
         T::from_le(unsafe { std::ptr::read_unaligned(self.0 as *const T) })
     }
 
@@ -160,6 +160,14 @@ impl Vcpu {
     #[inline(always)]
     pub fn host_read(&self, linear: u64, size: u64) -> Option<HostPtr> {
         let entry = self.tlb.entry(linear);
+        (linear.wrapping_add(size - 1) & !0xfff == entry.read_tag)
+            .then(|| HostPtr(linear.wrapping_add(entry.addend) as usize))
+    }
+
+    /// As [`Vcpu::host_read`], for an implicit supervisor access.
+    #[inline(always)]
+    fn host_read_system(&self, linear: u64, size: u64) -> Option<HostPtr> {
+        let entry = self.tlb.system_entry(linear);
         (linear.wrapping_add(size - 1) & !0xfff == entry.read_tag)
             .then(|| HostPtr(linear.wrapping_add(entry.addend) as usize))
     }
@@ -349,6 +357,14 @@ impl Vcpu {
     /// # Errors
     /// #PF.
     pub fn load_system(&mut self, linear: u64, width: Width) -> Result<u64, Fault> {
+        if let Some(host) = self.host_read_system(linear, width.bytes()) {
+            return Ok(match width {
+                Width::B1 => u64::from(host.read::<u8>()),
+                Width::B2 => u64::from(host.read::<u16>()),
+                Width::B4 => u64::from(host.read::<u32>()),
+                Width::B8 => host.read::<u64>(),
+            });
+        }
         let mut bytes = [0; 8];
         self.read_bytes(linear, &mut bytes[..width as usize], Privilege::Implicit)?;
         Ok(u64::from_le_bytes(bytes))
