@@ -155,16 +155,23 @@ fn serve(
 /// What compiles hot code, if `config` wants that.
 ///
 /// # Errors
-/// There is no compiler for this host, or no thread for it.
+/// It has to be compiled, but there is no compiler for this host, or no thread for it.
 pub fn compiler(config: &Config) -> Result<Option<Box<dyn Compiler>>, StartError> {
-    if config.engine != Engine::Compiler {
+    if config.engine == Engine::Interpreter {
         return Ok(None);
     }
     let compiler: Result<Box<dyn Compiler>, String> = match config.stress {
         Some(threshold) => Immediate::stressed(threshold, config.code_size).map(|jit| Box::new(jit) as _),
         None => Jit::new(config.code_size).map(|jit| Box::new(jit) as _),
     };
-    compiler.map(Some).map_err(|problem| StartError::value("accel", "jit", problem))
+    match compiler {
+        Ok(compiler) => Ok(Some(compiler)),
+        Err(problem) if config.engine == Engine::Best => {
+            tracing::warn!("the interpreter executes everything: {problem}");
+            Ok(None)
+        }
+        Err(problem) => Err(StartError::value("accel", "jit", problem)),
+    }
 }
 
 /// The machine that `config` describes.

@@ -36,8 +36,10 @@ pub struct Machine {
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
-    /// The interpreter alone.
+    /// As [`Engine::Compiler`] where the host allows that, else as [`Engine::Interpreter`].
     #[default]
+    Best,
+    /// The interpreter alone.
     Interpreter,
     /// The interpreter, and compiled code for what is hot.
     Compiler,
@@ -167,7 +169,8 @@ fn find_engine<'a>(option: &str, text: &str, names: impl Iterator<Item = &'a str
     let mut missing = Vec::new();
     for name in names {
         match name {
-            "tcg" | "interp" => return Ok(Engine::Interpreter),
+            "tcg" => return Ok(Engine::Best),
+            "interp" => return Ok(Engine::Interpreter),
             "jit" => return Ok(Engine::Compiler),
             "kvm" | "hvf" | "whpx" | "xen" | "nvmm" | "hax" | "mshv" => {
                 missing.push(format!("{name}: emu has no hardware virtualisation; nearest is tcg"));
@@ -234,7 +237,7 @@ pub fn help() -> &'static str {
 
 /// What `-accel help` prints.
 pub fn accel_help() -> &'static str {
-    "Accelerators supported in emu:\ntcg                  the best engine there is: today interp\ninterp               the interpreter\njit                  the interpreter, with compiled code for what is hot (experimental);\n                     stress=on or stress=N, for tests: all code, at once, when it has run once or N times\n"
+    "Accelerators supported in emu:\ntcg                  the best engine for this host: jit, or interp where that does not exist (default)\ninterp               the interpreter alone\njit                  the interpreter, with compiled code for what is hot;\n                     stress=on or stress=N, for tests: all code, at once, when it has run once or N times\n"
 }
 
 #[cfg(test)]
