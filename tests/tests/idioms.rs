@@ -203,6 +203,40 @@ const IDIOMS: &[Idiom] = &[
             a.je(top)
         },
     },
+    Idiom {
+        name: "x87_sum_of_products",
+        bits: 32,
+        body: |a, top| {
+            a.fld(qword_ptr(esi))?;
+            a.fmul(qword_ptr(edi))?;
+            a.faddp(st1, st0)?;
+            a.add(esi, 8)?;
+            a.add(edi, 8)?;
+            a.dec(ecx)?;
+            a.jne(top)
+        },
+    },
+    Idiom {
+        name: "string_load_and_store",
+        bits: 32,
+        body: |a, top| {
+            a.lodsb()?;
+            a.xor(al, dl)?;
+            a.stosb()?;
+            a.dec(ecx)?;
+            a.jne(top)
+        },
+    },
+    Idiom {
+        name: "locked_exchange",
+        bits: 64,
+        body: |a, top| {
+            a.mov(eax, dword_ptr(rbx))?;
+            a.lea(edx, rax + 1)?;
+            a.lock().cmpxchg(dword_ptr(rbx), edx)?;
+            a.jne(top)
+        },
+    },
 ];
 
 /// What an idiom takes.

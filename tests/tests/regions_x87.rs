@@ -248,7 +248,7 @@ fn value(rng: &mut Rng) -> [u8; 16] {
 /// A control word; now and then one that masks not all exceptions.
 fn control(rng: &mut Rng) -> u16 {
     let unmasked = if rng.u8(..20) == 0 { 1 << rng.u8(..6) } else { 0 };
-    (0x37f ^ [0, 0x300, 0x100][rng.usize(..3)] | rng.u16(..4) << 10) & !unmasked
+    (0x37f ^ [0, 0x300, 0x100, 0x200][rng.usize(..4)] | rng.u16(..4) << 10) & !unmasked
 }
 
 #[derive(PartialEq, Debug)]
