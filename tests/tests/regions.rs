@@ -515,3 +515,33 @@ fn regions_outlive_a_flood_of_other_code() {
     // All but the first of three thousand rounds were compiled.
     assert!(cpu.stats.region_instructions > 2900 * 5, "{}", cpu.stats.region_instructions);
 }
+
+/// Looking for what to compile does not touch the page tables: the next page has no code that runs.
+#[test]
+fn a_branch_that_is_never_taken_leaves_its_page_unaccessed_in_both_tiers() {
+    let code = || -> Result<Vec<u8>, iced_x86::IcedError> {
+        let mut a = CodeAssembler::new(64)?;
+        let (mut top, mut next_page) = (a.create_label(), a.create_label());
+        a.set_label(&mut top)?;
+        a.or(eax, 1)?;
+        a.test(eax, eax)?;
+        a.je(next_page)?;
+        a.jmp(top)?;
+        a.nops_with_size(0x1000)?;
+        a.set_label(&mut next_page)?;
+        a.nop()?;
+        a.assemble(CODE)
+    };
+    let code = code().unwrap();
+    let tables = [false, true].map(|compiles| {
+        let mut cpu = processor(CpuModel::max(), &code, 64, &[]);
+        if compiles {
+            cpu.set_compiler(Some(Box::new(Immediate::new(1).unwrap())));
+        }
+        assert_eq!(cpu.run(1000), RunExit::Budget);
+        let mut entries = vec![0; 0x4000];
+        cpu.memory.read(0x8_0000, &mut entries);
+        entries
+    });
+    assert!(tables[0] == tables[1], "accessed bits differ");
+}

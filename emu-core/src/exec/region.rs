@@ -16,6 +16,7 @@ use super::{Vcpu, mode};
 use crate::cpu::regs::BLOCK_RIP;
 use crate::decode::insn::{Insn, Kind};
 use crate::mem::Offset;
+use crate::mmu::walk::inspect;
 use crate::softfloat::sse::mxcsr;
 use iced_x86::FlowControl;
 use std::collections::HashMap;
@@ -708,11 +709,13 @@ impl Vcpu {
     /// The block at `rip` if it is decoded and has run often enough.
     fn warm_block(&mut self, rip: u64) -> Option<OpRef> {
         let linear = self.wrap_linear(self.code_linear(rip));
-        let offset = self.translate_code(linear).ok()??;
+        // Not by a fetch, which would set accessed bits for code that may never run.
+        let offset = self.memory.resolve(inspect(self, linear)?).read?;
         let op = self.cache.find(offset, self.mode)?;
         let block = op.block();
         let warm = block.heat.get() >= self.regions.warm() && !block.insns.is_empty();
-        (warm && self.holds_tail(op, rip)).then_some(op)
+        let may_run = warm && matches!(self.translate_code(linear), Ok(Some(found)) if found == offset);
+        (may_run && self.holds_tail(op, rip)).then_some(op)
     }
 
     /// Installs what the compiler has finished. Only from the dispatcher.
