@@ -6,9 +6,13 @@ use emu_core::cpu::control::{CR0_PE, CR0_PG, CR4_OSFXSR, CR4_PAE, EFER_LMA, EFER
 use emu_core::cpu::model::CpuModel;
 use emu_core::cpu::regs::{RBP, RSP};
 use emu_core::cpu::segment::{Seg, Segment};
-use emu_core::exec::Vcpu;
+use emu_core::exec::region::Compiler;
+use emu_core::exec::{RunExit, Vcpu};
 use emu_core::irq::CpuPins;
 use emu_core::mem::GuestMemory;
+use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
+use std::fmt::{Debug, Display};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Where the program lies, and begins.
@@ -70,4 +74,97 @@ fn page_tables(cpu: &mut Vcpu) {
     cpu.state.cr4 |= CR4_PAE;
     cpu.state.msrs.efer |= EFER_LME | EFER_LMA;
     cpu.state.cr0 |= CR0_PG;
+}
+
+/// The seeds of the programs to try: `default` of them from a random one on, unless `REGION_SEED` and `REGION_PROGRAMS` say
+/// otherwise. Tells the first.
+pub fn seeds(default: u64) -> Range<u64> {
+    let first = setting("REGION_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
+    println!("REGION_SEED={first}");
+    first..first + setting("REGION_PROGRAMS").unwrap_or(default)
+}
+
+/// The instructions of `code`, one a line.
+pub fn listing(code: &[u8], bits: u32) -> String {
+    let mut decoder = Decoder::with_ip(bits, code, CODE, DecoderOptions::NONE);
+    let mut text = String::new();
+    let mut formatter = NasmFormatter::new();
+    for insn in &mut decoder {
+        text.push_str(&format!("\n{:x} ", insn.ip()));
+        formatter.format(&insn, &mut text);
+    }
+    text
+}
+
+/// Two processors with the same program, of which one compiles.
+pub struct Pair {
+    /// The one that interprets.
+    pub plain: Vcpu,
+    /// The one that compiles.
+    pub compiled: Vcpu,
+    seed: u64,
+    code: Vec<u8>,
+    bits: u32,
+    runs: u32,
+    /// Instructions that each has executed.
+    pub executed: u64,
+}
+
+impl Pair {
+    /// With a program of `bits` and its data; `seed` is what the program can be had from again.
+    ///
+    /// # Panics
+    /// The host has no memory left.
+    pub fn new(seed: u64, code: Vec<u8>, bits: u32, data: &[u8], compiler: Box<dyn Compiler>) -> Pair {
+        let [plain, mut compiled] = [(); 2].map(|()| processor(CpuModel::max(), &code, bits, data));
+        compiled.set_compiler(Some(compiler));
+        Pair { plain, compiled, seed, code, bits, runs: 0, executed: 0 }
+    }
+
+    /// Both.
+    pub fn each(&mut self) -> [&mut Vcpu; 2] {
+        [&mut self.plain, &mut self.compiled]
+    }
+
+    /// Runs both for `budget` instructions; how that ended. `about` tells more of a run that fails.
+    ///
+    /// # Panics
+    /// `see` shows a difference between the two.
+    pub fn run<S: PartialEq + Debug>(
+        &mut self,
+        budget: u64,
+        see: impl Fn(&Vcpu, RunExit) -> S,
+        about: impl Display,
+    ) -> RunExit {
+        let exit = self.plain.run(budget);
+        let expected = see(&self.plain, exit);
+        let exit_compiled = self.compiled.run(budget);
+        let actual = see(&self.compiled, exit_compiled);
+        assert_eq!(actual, expected, "{}: run {}{about}, {}", self.name(), self.runs, self.program());
+        self.runs += 1;
+        self.executed += self.plain.executed();
+        exit
+    }
+
+    /// Compares the memories.
+    ///
+    /// # Panics
+    /// They differ.
+    pub fn compare_memory(&self) {
+        let [a, b] = [&self.plain, &self.compiled].map(|cpu| {
+            let mut bytes = vec![0; MEMORY];
+            cpu.memory.read(0, &mut bytes);
+            bytes
+        });
+        let differs = a.iter().zip(&b).position(|(a, b)| a != b);
+        assert_eq!(differs, None, "{}: memory differs, {}", self.name(), self.program());
+    }
+
+    fn name(&self) -> String {
+        format!("REGION_SEED={} REGION_PROGRAMS=1", self.seed)
+    }
+
+    fn program(&self) -> String {
+        format!("{} bits: {}", self.bits, listing(&self.code, self.bits))
+    }
 }

@@ -9,7 +9,7 @@
 use emu_core::cpu::model::CpuModel;
 use emu_core::exec::{RunExit, Vcpu};
 use emu_jit::Immediate;
-use emu_tests::lockstep::{CODE, DATA, MEMORY, processor, setting};
+use emu_tests::lockstep::{CODE, DATA, Pair, processor, seeds};
 use fastrand::Rng;
 use iced_x86::code_asm::*;
 
@@ -369,50 +369,37 @@ fn see(cpu: &Vcpu, exit: RunExit) -> Seen {
 
 #[test]
 fn random_programs_come_to_the_same_in_both_tiers() {
-    let first = setting("REGION_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let count = setting("REGION_PROGRAMS").unwrap_or(DEFAULT_PROGRAMS);
-    println!("REGION_SEED={first}");
+    let seeds = seeds(DEFAULT_PROGRAMS);
+    let count = seeds.end - seeds.start;
     let (mut programs, mut regions, mut evictions, mut total) = (0u64, 0, 0, 0);
-    for seed in first..first + count {
+    for seed in seeds {
         let rng = &mut Rng::with_seed(seed);
         let bits = if rng.bool() { 64 } else { 32 };
         // Some programs have a form that does not exist.
         let Ok(code) = program(rng, bits) else { continue };
         programs += 1;
         let data: Vec<u8> = (0..0x8000).map(|_| rng.u8(..)).collect();
-        let mut plain = processor(CpuModel::max(), &code, bits, &data);
-        let mut compiled = processor(CpuModel::max(), &code, bits, &data);
         // Some have no room for more than one region: all are given up again and again.
         let (capacity, threshold) =
             if rng.u8(..32) == 0 { (4096, rng.u32(30..100)) } else { (emu_jit::CAPACITY, rng.u32(1..40)) };
-        compiled.set_compiler(Some(Box::new(Immediate::with_capacity(threshold, capacity).unwrap())));
+        let compiler = Immediate::with_capacity(threshold, capacity).unwrap();
+        let mut pair = Pair::new(seed, code, bits, &data, Box::new(compiler));
         for n in 0..16 {
             if !matches!(n, 4 | 5) {
                 let value = if rng.bool() { rng.u64(..) } else { rng.u64(..64) }
                     & if bits == 64 { u64::MAX } else { 0xffff_ffff };
-                plain.state.regs.set_gpr(n, value);
-                compiled.state.regs.set_gpr(n, value);
+                pair.each().into_iter().for_each(|cpu| cpu.state.regs.set_gpr(n, value));
             }
         }
-        let (mut a, mut b) = (vec![0; MEMORY], vec![0; MEMORY]);
-        for run in 0..12 {
-            let budget = rng.u64(1..4000);
-            let exit = plain.run(budget);
-            let expected = see(&plain, exit);
-            let exit = compiled.run(budget);
-            let actual = see(&compiled, exit);
-            assert_eq!(actual, expected, "REGION_SEED={seed} REGION_PROGRAMS=1: run {run}, {bits} bits: {code:02x?}");
-            total += expected.executed;
-            if exit != RunExit::Budget {
+        for _ in 0..12 {
+            if pair.run(rng.u64(1..4000), see, "") != RunExit::Budget {
                 break;
             }
         }
-        plain.memory.read(0, &mut a);
-        compiled.memory.read(0, &mut b);
-        let differs = a.iter().zip(&b).position(|(a, b)| a != b);
-        assert_eq!(differs, None, "REGION_SEED={seed} REGION_PROGRAMS=1: memory differs, {bits} bits: {code:02x?}");
-        regions += compiled.stats.regions;
-        evictions += compiled.stats.region_evictions;
+        pair.compare_memory();
+        total += pair.executed;
+        regions += pair.compiled.stats.regions;
+        evictions += pair.compiled.stats.region_evictions;
     }
     println!("{programs} programs, {total} instructions, {regions} regions, {evictions} times all were given up");
     assert!(count < 100 || (regions > evictions && evictions > 0), "nothing was compiled, or there was room for all");

@@ -11,7 +11,7 @@ use emu_core::cpu::model::CpuModel;
 use emu_core::cpu::xmm::Xmm;
 use emu_core::exec::{RunExit, Vcpu};
 use emu_jit::Immediate;
-use emu_tests::lockstep::{CODE, DATA, MEMORY, processor, setting};
+use emu_tests::lockstep::{CODE, DATA, Pair, processor, seeds};
 use fastrand::Rng;
 use iced_x86::code_asm::*;
 use iced_x86::{
@@ -258,27 +258,12 @@ fn see(cpu: &Vcpu, exit: RunExit) -> Seen {
     }
 }
 
-fn listing(code: &[u8], bits: u32) -> String {
-    use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
-    let mut decoder = Decoder::with_ip(bits, code, CODE, DecoderOptions::NONE);
-    let mut text = String::new();
-    let mut formatter = NasmFormatter::new();
-    for insn in &mut decoder {
-        text.push_str(&format!("\n{:x} ", insn.ip()));
-        formatter.format(&insn, &mut text);
-    }
-    text
-}
-
 #[test]
 fn random_sse_code_comes_to_the_same_in_both_tiers() {
-    let first = setting("REGION_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let count = setting("REGION_PROGRAMS").unwrap_or(DEFAULT_PROGRAMS);
-    println!("REGION_SEED={first}");
     let codes = codes();
     assert!(codes.len() > 250, "{} instructions", codes.len());
     let (mut programs, mut regions, mut total) = (0u64, 0, 0);
-    for seed in first..first + count {
+    for seed in seeds(DEFAULT_PROGRAMS) {
         let rng = &mut Rng::with_seed(seed);
         let bits = if rng.u8(..4) != 0 { 64 } else { 32 };
         let code = program(rng, bits, &codes).unwrap();
@@ -289,47 +274,32 @@ fn random_sse_code_comes_to_the_same_in_both_tiers() {
             let unmasked = if rng.u8(..40) == 0 { 1 << rng.u8(7..13) } else { 0 };
             data.extend((control(rng) & !unmasked).to_le_bytes());
         }
-        let mut plain = processor(CpuModel::max(), &code, bits, &data);
-        let mut compiled = processor(CpuModel::max(), &code, bits, &data);
-        compiled.set_compiler(Some(Box::new(Immediate::new(rng.u32(1..4)).unwrap())));
-        let (mut a, mut b) = (vec![0; MEMORY], vec![0; MEMORY]);
-        for run in 0..20 {
+        let compiler = Immediate::new(rng.u32(1..4)).unwrap();
+        let mut pair = Pair::new(seed, code, bits, &data, Box::new(compiler));
+        for _ in 0..20 {
             let unmasked = if rng.u8(..40) == 0 { 1 << rng.u8(7..13) } else { 0 };
             let mxcsr = control(rng) & !unmasked;
             let values: [Xmm; 16] = std::array::from_fn(|_| value(rng));
-            for cpu in [&mut plain, &mut compiled] {
+            for cpu in pair.each() {
                 cpu.state.mxcsr = mxcsr;
                 cpu.state.xmm = values;
             }
             for n in [0, 1, 2, 3, 6, 7, 9] {
                 let value = if rng.bool() { rng.u64(..) } else { rng.i8(..) as u64 };
                 let value = if bits == 64 { value } else { value & 0xffff_ffff };
-                plain.state.regs.set_gpr(n, value);
-                compiled.state.regs.set_gpr(n, value);
+                pair.each().into_iter().for_each(|cpu| cpu.state.regs.set_gpr(n, value));
             }
             // Short runs tell most of flags that stick.
             let most = if rng.bool() { 40 } else { 400 };
             let budget = rng.u64(1..most);
-            let exit = plain.run(budget);
-            let expected = see(&plain, exit);
-            let exit = compiled.run(budget);
-            let actual = see(&compiled, exit);
-            assert_eq!(
-                actual,
-                expected,
-                "REGION_SEED={seed} REGION_PROGRAMS=1: run {run} with MXCSR {mxcsr:#x}, {bits} bits: {}",
-                listing(&code, bits)
-            );
-            total += expected.executed;
+            let exit = pair.run(budget, see, format_args!(" with MXCSR {mxcsr:#x}"));
             if exit != RunExit::Budget {
                 break;
             }
         }
-        plain.memory.read(0, &mut a);
-        compiled.memory.read(0, &mut b);
-        let differs = a.iter().zip(&b).position(|(a, b)| a != b);
-        assert_eq!(differs, None, "REGION_SEED={seed} REGION_PROGRAMS=1: memory differs: {}", listing(&code, bits));
-        regions += compiled.stats.regions;
+        pair.compare_memory();
+        total += pair.executed;
+        regions += pair.compiled.stats.regions;
     }
     println!("{programs} programs, {total} instructions, {regions} regions");
 }
