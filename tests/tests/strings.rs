@@ -335,3 +335,40 @@ fn movs_onto_decoded_code_runs_the_new_code() {
     m.run();
     assert_eq!(m.reg(3), 2);
 }
+
+/// The two tiers do not have the same in the TLB, but have to come to the same virtual time.
+#[test]
+fn repetitions_cost_the_same_whatever_the_tlb_has() {
+    let mut m = Machine::new_long();
+    m.assemble(64, CODE, |a| {
+        for distance in [0x3000, 24] {
+            a.mov(esi, FREE as u32)?;
+            a.mov(edi, FREE as u32 + distance)?;
+            a.mov(ecx, 2500)?;
+            a.rep().movsd()?;
+        }
+        a.mov(edi, FREE as u32)?;
+        a.mov(eax, 0x1234_5678)?;
+        a.mov(ecx, 1500)?;
+        a.rep().stosd()?;
+        a.mov(edi, FREE as u32)?;
+        a.mov(ecx, 1500)?;
+        a.repe().scasd()?;
+        a.mov(esi, FREE as u32)?;
+        a.mov(edi, FREE as u32)?;
+        a.mov(ecx, 1500)?;
+        a.repe().cmpsd()?;
+        a.hlt()
+    });
+    let [cold, warm, flushed] = [true, false, true].map(|flush| {
+        if flush {
+            m.cpu.flush_tlb(false);
+        }
+        m.cpu.state.rip = CODE;
+        m.run();
+        m.cpu.executed()
+    });
+    assert_eq!((cold, cold), (warm, flushed));
+    // 38,000 bytes, 64 of them a unit.
+    assert!(cold > 38_000 / 64, "{cold}");
+}

@@ -240,9 +240,39 @@ impl Vcpu {
         true
     }
 
-    /// Copies as many bytes as `bytes` has from `linear`, if the TLB has all of it, within a page. Whether it did.
-    pub fn copy_out(&self, linear: u64, bytes: &mut [u8]) -> bool {
-        let Some(at) = self.host_read(linear, bytes.len() as u64) else { return false };
+    /// As [`Vcpu::fill_ascending`] where the TLB does not have the page, or that holds decoded code. Whether it did, as in
+    /// [`Vcpu::copy_through_buffer`].
+    pub fn fill_through_buffer(&mut self, to: u64, value: u64, width: Width, count: u64) -> bool {
+        let len = (count * width.bytes()) as usize;
+        if self.must_access_slowly() || len > 0x1000 {
+            return false;
+        }
+        let Ok((_, Backing { write: Some(to), .. })) = self.translate(to, Access::Write, self.privilege()) else {
+            return false;
+        };
+        let mut buffer = [0; 0x1000];
+        for element in buffer[..len].chunks_exact_mut(width as usize) {
+            element.copy_from_slice(&value.to_le_bytes()[..width as usize]);
+        }
+        self.write_ram(to, &buffer[..len]);
+        true
+    }
+
+    /// Copies as many bytes as `bytes` has from `linear`, within a page. Whether it did, as in
+    /// [`Vcpu::copy_through_buffer`].
+    pub fn copy_out(&mut self, linear: u64, bytes: &mut [u8]) -> bool {
+        let Some(at) = self.host_read(linear, bytes.len() as u64) else {
+            if self.must_access_slowly() {
+                return false;
+            }
+            return match self.translate(linear, Access::Read, self.privilege()) {
+                Ok((_, Backing { read: Some(offset), .. })) => {
+                    self.memory.ram().read(offset, bytes);
+                    true
+                }
+                _ => false,
+            };
+        };
         // SAFETY: the tag compare proved that the bytes lie within the RAM mapping, which outlives the vCPU and to which
         // no reference exists.
         unsafe { std::ptr::copy_nonoverlapping(at.0 as *const u8, bytes.as_mut_ptr(), bytes.len()) };
