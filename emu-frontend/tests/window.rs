@@ -227,7 +227,8 @@ fn expect_screen(
     size: (usize, usize),
     is_wanted: impl Fn(&Picture) -> bool,
 ) -> Picture {
-    let path = temporary("window.ppm");
+    // Each desk has a display of its own, and tests run side by side.
+    let path = temporary(&format!("window{}.ppm", desk.display.trim_start_matches(':')));
     let deadline = Instant::now() + PATIENCE;
     loop {
         monitor(emu, &format!("screendump {}", path.display()));

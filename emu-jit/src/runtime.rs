@@ -34,9 +34,7 @@ pub extern "C" fn compute(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
 
 /// As [`compute`], between [`enter_float`] and [`leave_float`].
 pub extern "C" fn compute_in_float(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
-    leave_float(cpu, 0);
-    compute(cpu, insn);
-    enter_float(cpu, 0)
+    out_of_float(cpu, insn, compute)
 }
 
 /// Condition `cc` of the flags in the vCPU, as 0 or 1.
@@ -191,8 +189,13 @@ pub extern "C" fn leave_float(cpu: &mut Vcpu, _: u64) -> u64 {
 
 /// As [`execute`], between [`enter_float`] and [`leave_float`]; with another result than 0 the latter has been done.
 pub extern "C" fn execute_in_float(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
+    out_of_float(cpu, insn, execute)
+}
+
+/// Has `executes` execute `insn` with the host's FPU given back meanwhile; for good if its result is not 0.
+fn out_of_float(cpu: &mut Vcpu, insn: *const Insn, executes: extern "C" fn(&mut Vcpu, *const Insn) -> u64) -> u64 {
     leave_float(cpu, 0);
-    let result = execute(cpu, insn);
+    let result = executes(cpu, insn);
     if result == 0 {
         enter_float(cpu, 0);
     }

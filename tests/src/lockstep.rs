@@ -10,7 +10,9 @@ use emu_core::exec::region::Compiler;
 use emu_core::exec::{RunExit, Vcpu};
 use emu_core::irq::CpuPins;
 use emu_core::mem::GuestMemory;
-use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
+use fastrand::Rng;
+use iced_x86::code_asm::{CodeAssembler, CodeLabel};
+use iced_x86::{Code, Decoder, DecoderOptions, Formatter, IcedError, Instruction, NasmFormatter, OpKind, Register};
 use std::fmt::{Debug, Display};
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,6 +96,60 @@ pub fn listing(code: &[u8], bits: u32) -> String {
         formatter.format(&insn, &mut text);
     }
     text
+}
+
+/// An instruction of `code` without operands yet, if it exists in code of `bits`.
+pub fn blank(code: Code, bits: u32) -> Option<Instruction> {
+    let info = code.op_code();
+    let mut insn = Instruction::new();
+    insn.set_code(code);
+    (if bits == 64 { info.mode64() } else { info.mode32() }).then_some(insn)
+}
+
+/// Makes operand `n` of `insn` the memory `at` bytes behind the start of the data.
+pub fn set_memory(insn: &mut Instruction, n: u32, bits: u32, at: i32) {
+    insn.set_op_kind(n, OpKind::Memory);
+    insn.set_memory_base(if bits == 64 { Register::RBP } else { Register::EBP });
+    insn.set_memory_displacement64(at as i64 as u64);
+    insn.set_memory_displ_size(if bits == 64 { 8 } else { 4 });
+}
+
+/// A conditional jump to `to`.
+///
+/// # Errors
+/// The assembler has no room.
+pub fn branch(a: &mut CodeAssembler, rng: &mut Rng, to: CodeLabel) -> Result<(), IcedError> {
+    match rng.u8(..8) {
+        0 => a.jp(to),
+        1 => a.jnp(to),
+        2 => a.ja(to),
+        3 => a.jb(to),
+        4 => a.jne(to),
+        5 => a.jbe(to),
+        6 => a.js(to),
+        _ => a.jle(to),
+    }
+}
+
+/// What all comparisons look at behind a run.
+#[derive(PartialEq, Debug)]
+pub struct Seen {
+    exit: RunExit,
+    executed: u64,
+    rip: u64,
+    flags: u64,
+    regs: [u64; 16],
+}
+
+/// What is seen of `cpu` behind a run that ended with `exit`.
+pub fn see(cpu: &Vcpu, exit: RunExit) -> Seen {
+    Seen {
+        exit,
+        executed: cpu.executed(),
+        rip: cpu.state.rip,
+        flags: cpu.state.rflags(),
+        regs: std::array::from_fn(|n| cpu.state.regs.gpr(n as u8)),
+    }
 }
 
 /// Two processors with the same program, of which one compiles.

@@ -11,7 +11,7 @@ use emu_core::cpu::model::CpuModel;
 use emu_core::cpu::xmm::Xmm;
 use emu_core::exec::{RunExit, Vcpu};
 use emu_jit::Immediate;
-use emu_tests::lockstep::{CODE, DATA, Pair, processor, seeds};
+use emu_tests::lockstep::{CODE, DATA, Pair, blank, branch, processor, see, seeds, set_memory};
 use fastrand::Rng;
 use iced_x86::code_asm::*;
 use iced_x86::{
@@ -65,11 +65,7 @@ fn operand_fits(kind: OpCodeOperandKind) -> bool {
 fn instruction(code: Code, bits: u32, rng: &mut Rng) -> Option<Instruction> {
     use OpCodeOperandKind as K;
     let info = code.op_code();
-    if !(if bits == 64 { info.mode64() } else { info.mode32() }) {
-        return None;
-    }
-    let mut insn = Instruction::new();
-    insn.set_code(code);
+    let mut insn = blank(code, bits)?;
     // Few registers, so that values meet.
     let xmm = [0, 1, 2, 3, 4, if bits == 64 { 9 } else { 5 }];
     let gpr = [0, 2, 3, 6, if bits == 64 { 9 } else { 7 }];
@@ -86,10 +82,7 @@ fn instruction(code: Code, bits: u32, rng: &mut Rng) -> Option<Instruction> {
             if aligned {
                 at &= !15;
             }
-            insn.set_op_kind(n, OpKind::Memory);
-            insn.set_memory_base(if bits == 64 { Register::RBP } else { Register::EBP });
-            insn.set_memory_displacement64(at as i64 as u64);
-            insn.set_memory_displ_size(if bits == 64 { 8 } else { 4 });
+            set_memory(&mut insn, n, bits, at);
             continue;
         }
         match kind {
@@ -148,19 +141,6 @@ fn program(rng: &mut Rng, bits: u32, codes: &[Code]) -> Result<Vec<u8>, IcedErro
     }
     a.jmp(top)?;
     a.assemble(CODE)
-}
-
-fn branch(a: &mut CodeAssembler, rng: &mut Rng, to: CodeLabel) -> Result<(), IcedError> {
-    match rng.u8(..8) {
-        0 => a.jp(to),
-        1 => a.jnp(to),
-        2 => a.ja(to),
-        3 => a.jb(to),
-        4 => a.jne(to),
-        5 => a.jbe(to),
-        6 => a.js(to),
-        _ => a.jle(to),
-    }
 }
 
 fn xmm(rng: &mut Rng) -> AsmRegisterXmm {
@@ -235,27 +215,9 @@ fn control(rng: &mut Rng) -> u32 {
     }
 }
 
-#[derive(PartialEq, Debug)]
-struct Seen {
-    exit: RunExit,
-    executed: u64,
-    rip: u64,
-    flags: u64,
-    mxcsr: u32,
-    regs: [u64; 16],
-    xmm: [Xmm; 16],
-}
-
-fn see(cpu: &Vcpu, exit: RunExit) -> Seen {
-    Seen {
-        exit,
-        executed: cpu.executed(),
-        rip: cpu.state.rip,
-        flags: cpu.state.rflags(),
-        mxcsr: cpu.state.mxcsr,
-        regs: std::array::from_fn(|n| cpu.state.regs.gpr(n as u8)),
-        xmm: cpu.state.xmm,
-    }
+/// What is compared behind a run.
+fn see_all(cpu: &Vcpu, exit: RunExit) -> impl PartialEq + std::fmt::Debug + use<> {
+    (see(cpu, exit), cpu.state.mxcsr, cpu.state.xmm)
 }
 
 #[test]
@@ -292,7 +254,7 @@ fn random_sse_code_comes_to_the_same_in_both_tiers() {
             // Short runs tell most of flags that stick.
             let most = if rng.bool() { 40 } else { 400 };
             let budget = rng.u64(1..most);
-            let exit = pair.run(budget, see, format_args!(" with MXCSR {mxcsr:#x}"));
+            let exit = pair.run(budget, see_all, format_args!(" with MXCSR {mxcsr:#x}"));
             if exit != RunExit::Budget {
                 break;
             }

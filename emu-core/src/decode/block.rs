@@ -1,4 +1,5 @@
-//! Decoding of a run of instructions into a [`Block`]: within one page, up to the first transfer of control.
+//! Decoding of a run of instructions into a [`Block`]: within one page, up to the first transfer of control; or of one that
+//! crosses into the next page.
 
 use super::insn::{Insn, Kind, undefined};
 use crate::cpu::Width;
@@ -42,7 +43,7 @@ impl<'a> Decoding<'a> {
 
 /// Decodes a block from `bytes`, which lie at `offset` in RAM and are at least 15 or end where the page does. If the
 /// first instruction crosses into the next page, or is longer than 15 bytes, the block has no instructions and executes
-/// it by itself.
+/// it by itself; [`decode_crossing`] may know better.
 pub fn decode(cx: Decoding, offset: Offset, bytes: &[u8]) -> Box<Block> {
     let insns = decode_run(cx, bytes, MOST);
     let Some(last) = insns.last() else {

@@ -25,7 +25,8 @@ pub struct Patch {
 
 /// A run of decoded instructions within one page, or one instruction that crosses into the next page.
 pub struct Block {
-    /// Threaded code: an entry op, one for each instruction, a last op that leaves.
+    /// Threaded code: an entry op, one for each instruction, a last op that leaves. Where segments have limits, an
+    /// instruction that crosses the page has none: the entry executes it by itself.
     pub ops: Box<[Op]>,
     /// The instructions.
     pub insns: Box<[Insn]>,

@@ -657,14 +657,9 @@ impl Vcpu {
             let distance = at.wrapping_sub(rip) as i64;
             let page = (at & !0xfff).wrapping_sub(rip & !0xfff) as i64;
             let offset = block.offset & !0xfff;
-            if page != 0 && !found.pages.iter().any(|(known, _)| *known == page) {
-                found.pages.push((page, offset));
-            }
+            found.note_page(page, offset);
             if let Some(tail) = block.tail {
-                let page = page.wrapping_add(0x1000);
-                if page != 0 && !found.pages.iter().any(|(known, _)| *known == page) {
-                    found.pages.push((page, tail.offset));
-                }
+                found.note_page(page.wrapping_add(0x1000), tail.offset);
             }
             found.members.push(op);
             let (bytes, insns) = (block.bytes.clone(), block.insns.clone());
@@ -796,4 +791,13 @@ struct Gathered {
     members: Vec<OpRef>,
     blocks: Vec<SourceBlock>,
     pages: Vec<(i64, Offset)>,
+}
+
+impl Gathered {
+    /// Notes that the page at `distance` from that of the entry lies at `offset`.
+    fn note_page(&mut self, distance: i64, offset: Offset) {
+        if distance != 0 && !self.pages.iter().any(|(known, _)| *known == distance) {
+            self.pages.push((distance, offset));
+        }
+    }
 }

@@ -244,12 +244,7 @@ impl Vcpu {
     /// [`Vcpu::copy_through_buffer`].
     pub fn fill_through_buffer(&mut self, to: u64, value: u64, width: Width, count: u64) -> bool {
         let len = (count * width.bytes()) as usize;
-        if self.must_access_slowly() || len > 0x1000 {
-            return false;
-        }
-        let Ok((_, Backing { write: Some(to), .. })) = self.translate(to, Access::Write, self.privilege()) else {
-            return false;
-        };
+        let Some(to) = self.ram_at(to, Access::Write).filter(|_| len <= 0x1000) else { return false };
         let mut buffer = [0; 0x1000];
         for element in buffer[..len].chunks_exact_mut(width as usize) {
             element.copy_from_slice(&value.to_le_bytes()[..width as usize]);
@@ -262,16 +257,9 @@ impl Vcpu {
     /// [`Vcpu::copy_through_buffer`].
     pub fn copy_out(&mut self, linear: u64, bytes: &mut [u8]) -> bool {
         let Some(at) = self.host_read(linear, bytes.len() as u64) else {
-            if self.must_access_slowly() {
-                return false;
-            }
-            return match self.translate(linear, Access::Read, self.privilege()) {
-                Ok((_, Backing { read: Some(offset), .. })) => {
-                    self.memory.ram().read(offset, bytes);
-                    true
-                }
-                _ => false,
-            };
+            let Some(offset) = self.ram_at(linear, Access::Read) else { return false };
+            self.memory.ram().read(offset, bytes);
+            return true;
         };
         // SAFETY: the tag compare proved that the bytes lie within the RAM mapping, which outlives the vCPU and to which
         // no reference exists.
@@ -283,23 +271,24 @@ impl Vcpu {
     /// entry, or the destination holds decoded code. Whether it did; faults, device memory, overlaps and breakpoints are
     /// left to element-wise moves.
     pub fn copy_through_buffer(&mut self, from: u64, to: u64, len: usize) -> bool {
-        if self.must_access_slowly() || len > 0x1000 {
-            return false;
-        }
-        let privilege = self.privilege();
-        let Ok((_, Backing { read: Some(from), .. })) = self.translate(from, Access::Read, privilege) else {
-            return false;
-        };
-        let Ok((_, Backing { write: Some(to), .. })) = self.translate(to, Access::Write, privilege) else {
-            return false;
-        };
-        if to.wrapping_sub(from) < len {
+        let Some(from) = self.ram_at(from, Access::Read) else { return false };
+        let Some(to) = self.ram_at(to, Access::Write) else { return false };
+        if to.wrapping_sub(from) < len || len > 0x1000 {
             return false;
         }
         let mut buffer = [0; 0x1000];
         self.memory.ram().read(from, &mut buffer[..len]);
         self.write_ram(to, &buffer[..len]);
         true
+    }
+
+    /// Where `linear` lies in RAM, if the running code may access it so, and that need not be looked at by itself.
+    fn ram_at(&mut self, linear: u64, access: Access) -> Option<Offset> {
+        if self.must_access_slowly() {
+            return None;
+        }
+        let (_, backing) = self.translate(linear, access, self.privilege()).ok()?;
+        if access == Access::Write { backing.write } else { backing.read }
     }
 
     /// Whether every access must be looked at by itself: data breakpoints or alignment checks are on.

@@ -453,9 +453,14 @@ impl<'f> Lower<'f> {
         let mxcsr = self.load(I32, layout::MXCSR);
         let masks = self.b.ins().band_imm_s(mxcsr, i64::from(mxcsr::MASKS));
         let masked = self.b.ins().icmp_imm_s(IntCC::Equal, masks, i64::from(mxcsr::MASKS));
+        self.interpret_unless(masked);
+    }
+
+    /// Goes on in a new block if `valid` is not zero; else leaves the region before it has begun, to the interpreter.
+    fn interpret_unless(&mut self, valid: Value) {
         let (yes, no) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(no);
-        self.b.ins().brif(masked, yes, &[], no, &[]);
+        self.b.ins().brif(valid, yes, &[], no, &[]);
         self.begin(no);
         self.leave(exit::INTERPRET);
         self.begin(yes);

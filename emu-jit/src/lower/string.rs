@@ -8,9 +8,8 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use emu_core::cpu::Width;
-use emu_core::cpu::regs::{RAX, RDI, RSI, RegFile, SEG_BASE};
+use emu_core::cpu::regs::{RAX, RDI, RSI, RegFile};
 use emu_core::cpu::rflags::{DF, FlagOp};
-use emu_core::cpu::segment::Seg;
 use emu_core::decode::insn::{Insn, Kind, prefix};
 use emu_core::exec::region::layout;
 use emu_core::ops::backend::Backend;
@@ -111,13 +110,9 @@ impl Lower<'_> {
 
     /// The host address of the element at rSI or rDI.
     fn element(&mut self, register: u8, width: Width, write: bool) -> Value {
-        let mut linear = self.index(register);
-        let seg = self.insn.mem.seg;
-        if register == RSI && matches!(seg, Seg::Fs | Seg::Gs) {
-            let base = self.load(I64, layout::REGS + usize::from(SEG_BASE) + 8 * seg as usize);
-            linear = self.b.ins().iadd(linear, base);
-            linear = self.cut(linear);
-        }
+        let address = self.index(register);
+        // At rDI it is ES's, which is flat.
+        let linear = if register == RSI { self.linear_of(address) } else { address };
         self.host(linear, width.bytes(), write)
     }
 

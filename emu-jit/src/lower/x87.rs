@@ -18,7 +18,7 @@ use emu_core::cpu::segment::Seg;
 use emu_core::decode::insn::{Insn, Kind};
 use emu_core::exec::cache::ModeKey;
 use emu_core::exec::mode;
-use emu_core::exec::region::{exit, layout};
+use emu_core::exec::region::layout;
 use iced_x86::Mnemonic;
 
 /// Masks of the control word.
@@ -115,12 +115,7 @@ impl Lower<'_> {
         let pending = self.b.ins().band_imm_s(status, i64::from(ES));
         let either = self.b.ins().bor(unmasked, pending);
         let fits = self.b.ins().icmp_imm_s(IntCC::Equal, either, 0);
-        let (yes, no) = (self.b.create_block(), self.b.create_block());
-        self.b.set_cold_block(no);
-        self.b.ins().brif(fits, yes, &[], no, &[]);
-        self.begin(no);
-        self.leave(exit::INTERPRET);
-        self.begin(yes);
+        self.interpret_unless(fits);
     }
 
     /// Translates the current instruction, which [`translates`] knows.

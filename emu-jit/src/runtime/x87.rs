@@ -290,10 +290,5 @@ pub extern "C" fn execute_in_x87(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
 
 /// As [`execute_in_x87`], where the FPU that MXCSR controls is the guest's too.
 pub extern "C" fn execute_in_both(cpu: &mut Vcpu, insn: *const Insn) -> u64 {
-    super::leave_float(cpu, 0);
-    let result = execute_in_x87(cpu, insn);
-    if result == 0 {
-        super::enter_float(cpu, 0);
-    }
-    result
+    super::out_of_float(cpu, insn, execute_in_x87)
 }
