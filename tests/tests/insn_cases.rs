@@ -1,10 +1,12 @@
-//! Every case of `tests/insn/*.case`, by single step and in a block.
+//! Every case of `tests/insn/*.case`: by single step, in a block, as the only instruction of a compiled region, and in the
+//! midst of a compiled region of several blocks.
 
-use emu_core::debug::case::Line;
+use emu_core::debug::case::{Around, Case, Line};
+use emu_jit::Immediate;
 use std::path::Path;
 
-#[test]
-fn every_case_comes_to_what_it_says() {
+/// Has `run` run every case; tells how many there are.
+fn every_case(run: impl Fn(&Case) -> Result<(), String>) -> usize {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("insn");
     let mut failures = Vec::new();
     let mut count = 0;
@@ -21,7 +23,7 @@ fn every_case_comes_to_what_it_says() {
                 }
                 Ok(Line::Case(case)) => {
                     count += 1;
-                    case.run().err()
+                    run(&case).err()
                 }
                 Err(problem) => Some(problem),
             };
@@ -29,5 +31,18 @@ fn every_case_comes_to_what_it_says() {
         }
     }
     assert!(failures.is_empty(), "{} of {count} cases fail:\n{}", failures.len(), failures.concat());
+    count
+}
+
+#[test]
+fn every_case_comes_to_what_it_says() {
+    let count = every_case(Case::run);
     assert!(count > 100, "only {count} cases");
+}
+
+#[test]
+fn every_case_comes_to_what_it_says_in_a_region() {
+    for around in [Around::Nothing, Around::Blocks] {
+        every_case(|case| case.run_compiled(Box::new(Immediate::new(4)?), around));
+    }
 }

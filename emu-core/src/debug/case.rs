@@ -9,8 +9,12 @@
 //! Left of `=>`: general registers of any width, XMM registers, flags, MXCSR, memory as bytes. Right of it: the same, or
 //! the exception, perhaps with its error code. General and XMM registers that the right side does not name must stay as
 //! they were; of flags, MXCSR and memory only what is named is looked at. The quoted text must be what iced-x86's NASM
-//! formatter says of the bytes, blanks aside. Every case runs by single step and as part of a block. Deliberately absent:
-//! jumps, x87, privileges below 0; those are tests of their own.
+//! formatter says of the bytes, blanks aside. Every case runs by single step, as part of a block, and in compiled code
+//! ([`Case::run_compiled`]). Deliberately absent: jumps, x87, privileges below 0; those are tests of their own.
+
+mod compiled;
+
+pub use compiled::Around;
 
 use crate::bus::Bus;
 use crate::clock::{Clock, ClockMode};
@@ -28,7 +32,7 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
 use std::sync::Arc;
 
 /// Where the instruction lies; memory operands must keep away from this page.
-const CODE: u64 = 0x1_0000;
+const CODE: u64 = 0x8040;
 /// Page tables for 64-bit cases.
 const TABLES: u64 = 0x1000;
 const RAM: u64 = 1 << 20;
