@@ -1,5 +1,6 @@
 //! What must agree, and what is let pass.
 
+use crate::Way;
 use crate::generate::Case;
 use crate::native::{Fault, NO_FAULT, State};
 use emu_tests::host::{Vendor, equally_right, vendor};
@@ -276,10 +277,10 @@ pub fn memory(insn: &Instruction, fault: Fault, host: &[u8], emu: &[u8], differe
 }
 
 /// Prints a difference so that it can be repeated.
-pub fn explain(n: u64, round: u64, way: &str, case: &Case, input: &State, fault: Fault, differences: &[String]) {
+pub fn explain(n: u64, round: u64, way: Way, case: &Case, input: &State, fault: Fault, differences: &[String]) {
     let mut text = String::new();
     NasmFormatter::new().format(&case.insn, &mut text);
-    println!("ORACLE_ONLY={n} state {round} ({}): {:02x?} {text}", way, case.bytes);
+    println!("ORACLE_ONLY={n} state {round} ({way:?}): {:02x?} {text}", case.bytes);
     if fault != NO_FAULT {
         println!("    the host raises {fault:x?}");
     }

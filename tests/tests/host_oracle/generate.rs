@@ -5,7 +5,7 @@
 //! the data pages most of the time.
 
 use crate::native::{Fx, State};
-use crate::{CODE_BYTES, DATA, DATA_BYTES, DATA_WRITABLE, SLOT, TAKEN};
+use crate::{DATA, DATA_BYTES, DATA_WRITABLE, LEAD, SLOT, SLOTS, TAKEN};
 use emu_core::cpu::model::CpuModel;
 use fastrand::Rng;
 use iced_x86::{
@@ -496,6 +496,8 @@ fn aim(insn: &Instruction, s: &mut State, gs_base: u64, rng: &mut Rng) -> Option
                 1 => (rng.u64(..64) as i64 - 32) as u64,
                 _ => u64::from(rng.u32(..)),
             };
+            // XLAT's.
+            let value = if index.size() == 1 { value & 0xff } else { value };
             set(index, value, rng);
             set(base, sum.wrapping_sub(value.wrapping_mul(scale)), rng);
         }
@@ -508,7 +510,7 @@ fn aim(insn: &Instruction, s: &mut State, gs_base: u64, rng: &mut Rng) -> Option
     Some(at)
 }
 
-/// The slot for instruction `n`.
+/// Where instruction `n` lies in its slot.
 pub fn slot(n: u64) -> u64 {
-    crate::CODE + n % (CODE_BYTES as u64 / SLOT) * SLOT
+    crate::CODE + n % SLOTS * SLOT + LEAD
 }

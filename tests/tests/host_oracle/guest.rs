@@ -1,13 +1,15 @@
-//! The same instruction in the interpreter: a vCPU in 64-bit or compatibility user mode over the same linear mappings.
+//! The same instruction here: a vCPU in 64-bit or compatibility user mode over the same linear mappings.
 //!
 //! ```text
 //!  linear CODE, DATA        -> 0x100000.., 0x300000..     user pages, as natively
+//!  linear SCRATCH           -> 0x380000                   a user page for the code around the instruction
 //!  linear KERNEL (2 MiB)    -> 0x200000                   IDT, GDT, TSS, stack, and a handler for each vector
 //! ```
 //! Faults are delivered through the IDT to `jmp $`, and read from the frame on the kernel's stack.
 
 use crate::native::{Fault, NO_FAULT, State, USER_CS, USER_CS32, USER_DS};
-use crate::{CODE, CODE_BYTES, DATA, DATA_BYTES, DATA_WRITABLE, TAKEN};
+use crate::surround::{SCRATCH_BYTES, Surroundings};
+use crate::{CODE, CODE_BYTES, DATA, DATA_BYTES, DATA_WRITABLE, LEAD, SCRATCH, SLOT, TAKEN};
 use emu_core::bus::Bus;
 use emu_core::clock::{Clock, ClockMode};
 use emu_core::cpu::control::*;
@@ -15,6 +17,7 @@ use emu_core::cpu::model::CpuModel;
 use emu_core::cpu::segment::{Seg, Segment};
 use emu_core::cpu::xmm::Xmm;
 use emu_core::exec::Vcpu;
+use emu_core::exec::region::exit;
 use emu_core::irq::CpuPins;
 use emu_core::mem::GuestMemory;
 use emu_jit::Immediate;
@@ -23,12 +26,22 @@ use std::sync::Arc;
 const CODE_AT: u64 = 0x10_0000;
 const KERNEL_AT: u64 = 0x20_0000;
 const DATA_AT: u64 = 0x30_0000;
+const SCRATCH_AT: u64 = 0x38_0000;
 const KERNEL: u64 = 0xffff_ffff_8000_0000;
 const IDT: u64 = 0x0;
 const GDT: u64 = 0x1000;
 const TSS: u64 = 0x2000;
 const HANDLERS: u64 = 0x3000;
 const STACK_TOP: u64 = 0x8000;
+
+/// Executions of a block after which its region is compiled: enough for all of its blocks to be known, and to have been
+/// left in all ways.
+const THRESHOLD: u32 = 5;
+
+/// Instructions that code around an instruction takes, and some more.
+const BUDGET: u64 = 64;
+/// A REP instruction may take several runs.
+const MOST_RUNS: u32 = 10_000;
 
 /// A vCPU and its memory.
 pub struct Guest {
@@ -37,6 +50,16 @@ pub struct Guest {
     gs_base: u64,
     bits: u32,
     compiles: bool,
+}
+
+/// What has become of an instruction.
+pub struct Outcome {
+    /// What it left behind.
+    pub state: State,
+    /// What it raised.
+    pub fault: Fault,
+    /// Compiled code executed it, and all that is around it as far as it was executed.
+    pub compiled: bool,
 }
 
 impl Guest {
@@ -66,6 +89,7 @@ impl Guest {
             let writable = if page < DATA_WRITABLE as u64 / 0x1000 { 2 } else { 0 };
             entry(0x5000 + page * 8, (DATA_AT + page * 0x1000) | 5 | writable | NX);
         }
+        entry(0x5000 + (SCRATCH - DATA) / 0x1000 * 8, SCRATCH_AT | USER | NX);
         entry(0x6000 + 510 * 8, 0x7000 | 3);
         entry(0x7000, KERNEL_AT | 0x83);
         for vector in 0..32 {
@@ -100,7 +124,7 @@ impl Guest {
         }
         self.enter_user();
         if self.compiles {
-            self.cpu.set_compiler(Some(Box::new(Immediate::new(1).expect("this host has a compiler"))));
+            self.cpu.set_compiler(Some(Box::new(Immediate::new(THRESHOLD).expect("this host has a compiler"))));
         }
     }
 
@@ -116,13 +140,15 @@ impl Guest {
         self.cpu.mode_changed();
     }
 
-    /// Puts an instruction into the slot at `address`.
-    pub fn place(&mut self, address: u64, bytes: &[u8]) {
-        let mut slot = [0xcc; 64];
-        slot[..bytes.len()].copy_from_slice(bytes);
-        slot[bytes.len()..][..2].copy_from_slice(&[0xeb, 0xfe]);
-        slot[TAKEN as usize..][..2].copy_from_slice(&[0xeb, 0xfe]);
-        self.memory.write(address - CODE + CODE_AT, &slot);
+    /// Puts an instruction to `address` in its slot, with what is `around`.
+    pub fn place(&mut self, address: u64, bytes: &[u8], around: &Surroundings) {
+        let mut slot = [0xcc; SLOT as usize];
+        let mut put = |at: u64, bytes: &[u8]| slot[at as usize..][..bytes.len()].copy_from_slice(bytes);
+        put(LEAD - around.before.len() as u64, &around.before);
+        put(LEAD, bytes);
+        put(LEAD + bytes.len() as u64, &around.behind);
+        put(LEAD + TAKEN, &around.behind);
+        self.memory.write(address - LEAD - CODE + CODE_AT, &slot);
     }
 
     /// Reads `bytes` at `offset` of the data pages.
@@ -135,9 +161,72 @@ impl Guest {
         self.memory.write(DATA_AT + offset as u64, bytes);
     }
 
-    /// Executes the instruction of `len` bytes at `input.rip`: in threaded code with specialised handlers, or compiled;
-    /// or by itself (`alone`).
+    /// Executes the instruction of `len` bytes at `input.rip`: in threaded code with specialised handlers, or by itself
+    /// (`alone`).
     pub fn execute(&mut self, input: &State, len: u64, bits: u32, alone: bool) -> (State, Fault) {
+        self.enter(input, input.rip, bits);
+        let mut runs = 0;
+        loop {
+            self.cpu.run(if alone { 1 } else { 2 });
+            runs += 1;
+            if self.cpu.state.rip != input.rip || runs > MOST_RUNS {
+                break;
+            }
+        }
+        if alone && ![len, TAKEN].contains(&self.cpu.state.rip.wrapping_sub(input.rip)) && self.cpu.state.cpl == 3 {
+            // It has jumped to where nothing is: the fault comes with the next instruction.
+            self.cpu.run(1);
+        }
+        self.output(input)
+    }
+
+    /// The same, with what is `around` it, and `scratch` bytes, which are replaced by what that makes of them.
+    pub fn execute_region(
+        &mut self,
+        input: &State,
+        len: u64,
+        bits: u32,
+        around: &Surroundings,
+        scratch: &mut [u8; SCRATCH_BYTES],
+    ) -> Outcome {
+        let mut first = *input;
+        around.exchange_in(&mut first);
+        self.enter(&first, input.rip - around.before.len() as u64, bits);
+        self.memory.write(SCRATCH_AT, scratch);
+        let ends = [len, TAKEN].map(|distance| input.rip + distance + around.end());
+        let (exits, instructions) = (self.cpu.stats.region_exits, self.cpu.stats.region_instructions);
+        let (mut runs, mut executed) = (0, 0);
+        loop {
+            self.cpu.run(BUDGET);
+            executed += self.cpu.executed();
+            runs += 1;
+            if ends.contains(&self.cpu.state.rip) || self.cpu.state.cpl == 0 || runs > MOST_RUNS {
+                break;
+            }
+        }
+        let left = |exit: u64| self.cpu.stats.region_exits[exit as usize] - exits[exit as usize];
+        let (faults, interpreted) = (left(exit::FAULT), left(exit::STEP) + left(exit::INTERPRET));
+        let onward = left(exit::CHAIN) + left(exit::LOOKUP);
+        let whole = self.cpu.stats.region_instructions - instructions == executed;
+        let end = ends.iter().position(|end| self.cpu.state.rip == *end);
+        let (mut state, fault) = self.output(input);
+        if let Some(end) = end {
+            around.exchange_in(&mut state);
+            state.rip = input.rip + [len, TAKEN][end];
+            self.memory.read(SCRATCH_AT, scratch);
+        }
+        let compiled = interpreted == 0
+            && match fault {
+                NO_FAULT => whole,
+                _ if state.rip == input.rip => faults != 0,
+                // It has jumped to where nothing is.
+                _ => onward != 0,
+            };
+        Outcome { state, fault, compiled }
+    }
+
+    /// Makes `input` the vCPU's state, with `rip` to begin at.
+    fn enter(&mut self, input: &State, rip: u64, bits: u32) {
         if self.bits != bits {
             self.bits = bits;
             self.enter_user();
@@ -148,21 +237,12 @@ impl Guest {
         }
         load_fx(s, &input.fx.0);
         s.set_rflags(input.flags);
-        s.rip = input.rip;
+        s.rip = rip;
         self.cpu.mode_changed();
-        let mut runs = 0;
-        loop {
-            self.cpu.run(if alone { 1 } else { 2 });
-            runs += 1;
-            // A REP instruction may take several runs.
-            if self.cpu.state.rip != input.rip || runs > 10_000 {
-                break;
-            }
-        }
-        if alone && ![len, TAKEN].contains(&self.cpu.state.rip.wrapping_sub(input.rip)) && self.cpu.state.cpl == 3 {
-            // It has jumped to where nothing is: the fault comes with the next instruction.
-            self.cpu.run(1);
-        }
+    }
+
+    /// What the vCPU has come to from `input`; it is in user mode again.
+    fn output(&mut self, input: &State) -> (State, Fault) {
         let s = &self.cpu.state;
         let mut output = *input;
         for (n, value) in output.gpr.iter_mut().enumerate() {

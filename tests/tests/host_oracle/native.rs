@@ -2,7 +2,7 @@
 //! handlers that turn faults into values.
 //!
 //! ```text
-//!  CODE   slots of 64 bytes: | instruction | jmp [left] ... | +32: jmp [taken] |
+//!  CODE   slots: | room | instruction | jmp [left] ... | jmp [taken] |
 //!  STUB   enter | left | taken | after a signal
 //!  AREA   what the stub loads and saves
 //!  DATA   two pages to read and write, one to read, nothing behind
@@ -10,7 +10,7 @@
 //! The process runs nothing else worth protecting: it is limited in time, memory and files, and a seccomp filter lets
 //! its thread do little more than allocate, print and exit.
 
-use crate::{CODE, CODE_BYTES, DATA, DATA_BYTES, DATA_WRITABLE, TAKEN};
+use crate::{CODE, CODE_BYTES, DATA, DATA_BYTES, DATA_WRITABLE, LEAD, SLOT, TAKEN};
 use std::ffi::c_void;
 use std::mem::{offset_of, zeroed};
 
@@ -123,7 +123,7 @@ impl Native {
 
     /// Puts an instruction into the slot at `address`, with ways out behind it and at [`TAKEN`].
     pub fn place(&mut self, address: u64, bytes: &[u8], bits: u32) {
-        let mut slot = [0xcc; 64];
+        let mut slot = [0xcc; (SLOT - LEAD) as usize];
         slot[..bytes.len()].copy_from_slice(bytes);
         let leave = |field: usize, target: u64| if bits == 64 { jump_through(field) } else { jump_far(target) };
         slot[bytes.len()..][..7].copy_from_slice(&leave(offset_of!(Area, left), self.area.left));
