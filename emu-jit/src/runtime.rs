@@ -54,6 +54,17 @@ pub extern "C" fn set_cf_zf(cpu: &mut Vcpu, bits: u64) -> u64 {
     0
 }
 
+/// Replaces ZF of the flags in the vCPU.
+pub extern "C" fn set_zero(cpu: &mut Vcpu, zero: u64) -> u64 {
+    cpu.state.flags.replace(ZF, if zero != 0 { ZF } else { 0 });
+    0
+}
+
+/// All flags in the vCPU.
+pub extern "C" fn flags(cpu: &mut Vcpu, _: u64) -> u64 {
+    cpu.state.rflags()
+}
+
 /// Replaces CF of the flags in the vCPU.
 pub extern "C" fn set_carry(cpu: &mut Vcpu, carry: u64) -> u64 {
     cpu.state.flags.set_cf(carry != 0);

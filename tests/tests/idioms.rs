@@ -228,6 +228,71 @@ const IDIOMS: &[Idiom] = &[
         },
     },
     Idiom {
+        name: "checksum_by_loop",
+        bits: 32,
+        body: |a, top| {
+            a.lodsw()?;
+            a.add(dx, ax)?;
+            a.adc(dx, 0)?;
+            a.loop_(top)
+        },
+    },
+    Idiom {
+        name: "digits_of_a_word",
+        bits: 32,
+        body: |a, top| {
+            a.mov(edx, 0)?;
+            a.div(bx)?;
+            a.mov(byte_ptr(edi), dl)?;
+            a.dec(edi)?;
+            a.test(ax, ax)?;
+            a.jne(top)
+        },
+    },
+    Idiom {
+        name: "long_addition",
+        bits: 64,
+        body: |a, top| {
+            a.mov(rax, qword_ptr(rsi + rcx * 8))?;
+            a.adc(rax, qword_ptr(rdi + rcx * 8))?;
+            a.mov(qword_ptr(rbx + rcx * 8), rax)?;
+            a.cmc()?;
+            a.inc(rcx)?;
+            a.jne(top)
+        },
+    },
+    Idiom {
+        name: "bit_fields",
+        bits: 64,
+        body: |a, top| {
+            a.shlx(rax, rbx, rcx)?;
+            a.andn(rdx, rsi, rax)?;
+            a.bzhi(rdx, rdx, rdi)?;
+            a.blsr(rbx, rbx)?;
+            a.jne(top)
+        },
+    },
+    Idiom {
+        name: "exchange_of_a_pair",
+        bits: 64,
+        body: |a, top| {
+            a.lea(rbx, rax + 64)?;
+            a.lea(rcx, rdx + 1)?;
+            a.cmpxchg16b(xmmword_ptr(rsi))?;
+            a.jne(top)
+        },
+    },
+    Idiom {
+        name: "flags_saved",
+        bits: 64,
+        body: |a, top| {
+            a.pushfq()?;
+            a.pop(rax)?;
+            a.test(eax, 0x200)?;
+            a.jne(top)
+        },
+    },
+    Idiom {
         name: "locked_exchange",
         bits: 64,
         body: |a, top| {

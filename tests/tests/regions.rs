@@ -50,7 +50,12 @@ fn program(rng: &mut Rng, bits: u32) -> Result<Vec<u8>, iced_x86::IcedError> {
             continue;
         }
         let to = labels[rng.usize(..blocks)];
-        match rng.u8(..10) {
+        match rng.u8(..14) {
+            9 => a.loop_(to)?,
+            10 => a.loope(to)?,
+            11 => a.loopne(to)?,
+            12 if wide => a.jrcxz(to)?,
+            12 => a.jecxz(to)?,
             0 => a.jmp(to)?,
             1 => a.jb(to)?,
             2 => a.jne(to)?,
@@ -130,7 +135,7 @@ fn one(
             }
         };
     }
-    match rng.u8(..58) {
+    match rng.u8(..62) {
         46 => bits(a, rng, wide, m, [x32, y32], [x64, y64])?,
         47 | 48 => exchange(a, rng, wide, m, [x8, y8], [x32, y32], x64)?,
         49..52 => string(a, rng, wide)?,
@@ -148,6 +153,10 @@ fn one(
                 a.lea(edi, m)?
             }
         }
+        57 | 58 => narrow(a, rng, m, [x8, y8], x16)?,
+        59 => moves(a, rng, wide, m, [x8, y8], [x32, y32], x64)?,
+        60 => bit_fields(a, rng, wide, m, [x32, y32], [x64, y64])?,
+        61 => carries(a, rng, wide, [x32, y32])?,
         54 => a.sahf()?,
         55 if rng.u8(..4) == 0 => a.std()?,
         55 => a.cld()?,
@@ -290,6 +299,142 @@ fn exchange(
         11 => a.lock().sub(dword_ptr(m), x32),
         12 => a.cmpxchg(word_ptr(m), cx),
         _ => a.lock().neg(dword_ptr(m)),
+    }
+}
+
+/// Multiplications and divisions of less than 32 bits.
+fn narrow(
+    a: &mut CodeAssembler,
+    rng: &mut Rng,
+    m: AsmMemoryOperand,
+    [x8, y8]: [AsmRegister8; 2],
+    x16: AsmRegister16,
+) -> Result<(), iced_x86::IcedError> {
+    match rng.u8(..12) {
+        0 => a.mul(x8),
+        1 => a.mul(x16),
+        2 => a.mul(byte_ptr(m)),
+        3 => a.imul(y8),
+        4 => a.imul(x16),
+        5 => a.imul(word_ptr(m)),
+        // Most quotients fit.
+        6 => {
+            a.movzx(ax, x8)?;
+            a.or(cl, 1)?;
+            a.div(cl)
+        }
+        7 => {
+            a.cwd()?;
+            a.or(bx, 1)?;
+            a.idiv(bx)
+        }
+        8 => {
+            a.cbw()?;
+            a.or(bl, 3)?;
+            a.idiv(bl)
+        }
+        9 => {
+            a.mov(dx, 0)?;
+            a.or(word_ptr(m), 1)?;
+            a.div(word_ptr(m))
+        }
+        10 => {
+            a.cbw()?;
+            a.or(byte_ptr(m), 1)?;
+            a.idiv(byte_ptr(m))
+        }
+        _ => {
+            a.mov(ah, 0)?;
+            a.or(dh, 1)?;
+            a.div(dh)
+        }
+    }
+}
+
+/// Moves that are rare.
+fn moves(
+    a: &mut CodeAssembler,
+    rng: &mut Rng,
+    wide: bool,
+    m: AsmMemoryOperand,
+    [x8, y8]: [AsmRegister8; 2],
+    [x32, y32]: [AsmRegister32; 2],
+    x64: AsmRegister64,
+) -> Result<(), iced_x86::IcedError> {
+    match rng.u8(..12) {
+        0 => a.movbe(x32, dword_ptr(m)),
+        1 => a.movbe(word_ptr(m), cx),
+        2 if wide => a.movbe(qword_ptr(m), x64),
+        3 => a.movnti(dword_ptr(m), y32),
+        4 => a.lahf(),
+        5 => a.mov(x32, ds),
+        6 => a.mov(word_ptr(m), ss),
+        7 => a.cmpxchg8b(qword_ptr(m)),
+        8 => {
+            a.mov(eax, dword_ptr(m))?;
+            a.mov(edx, dword_ptr(m + 4))?;
+            a.lock().cmpxchg8b(qword_ptr(m))
+        }
+        // Where memory is aligned.
+        9 if wide => a.cmpxchg16b(xmmword_ptr(rbp + (rng.i32(..0x500) << 4))),
+        10 => {
+            if wide {
+                a.lea(rbx, m)?
+            } else {
+                a.lea(ebx, m)?
+            }
+            a.xlatb()
+        }
+        11 => a.prefetcht0(byte_ptr(m)),
+        _ if wide => a.xchg(cl, dl),
+        _ => a.xchg(x8, y8),
+    }
+}
+
+/// Bit fields, and shifts that leave the flags alone.
+fn bit_fields(
+    a: &mut CodeAssembler,
+    rng: &mut Rng,
+    wide: bool,
+    m: AsmMemoryOperand,
+    [x32, y32]: [AsmRegister32; 2],
+    [x64, y64]: [AsmRegister64; 2],
+) -> Result<(), iced_x86::IcedError> {
+    match rng.u8(..16) {
+        0 => a.andn(x32, y32, dword_ptr(m)),
+        1 if wide => a.andn(x64, y64, x64),
+        2 => a.bextr(x32, y32, ecx),
+        3 if wide => a.bextr(x64, qword_ptr(m), y64),
+        4 => a.blsi(x32, y32),
+        5 => a.blsmsk(x32, dword_ptr(m)),
+        6 if wide => a.blsr(x64, y64),
+        7 => a.bzhi(x32, dword_ptr(m), ecx),
+        8 if wide => a.bzhi(x64, y64, rcx),
+        9 => a.mulx(x32, y32, dword_ptr(m)),
+        10 if wide => a.mulx(x64, y64, x64),
+        11 => a.rorx(x32, y32, rng.u32(..32)),
+        12 => a.sarx(x32, y32, ecx),
+        13 if wide => a.shlx(x64, y64, rcx),
+        14 => a.shrx(x32, dword_ptr(m), edx),
+        _ => a.bts(cx, dx),
+    }
+}
+
+/// What changes or keeps one flag.
+fn carries(
+    a: &mut CodeAssembler,
+    rng: &mut Rng,
+    wide: bool,
+    [x32, y32]: [AsmRegister32; 2],
+) -> Result<(), iced_x86::IcedError> {
+    match rng.u8(..8) {
+        0 => a.stc(),
+        1 => a.clc(),
+        2 | 3 => a.cmc(),
+        4 => a.adcx(x32, y32),
+        5 => a.adox(x32, y32),
+        6 if wide => a.adcx(rax, rdx),
+        _ => a.adc(x32, y32),
     }
 }
 

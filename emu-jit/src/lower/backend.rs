@@ -60,10 +60,11 @@ impl V {
 pub fn is_special(insn: &Insn) -> bool {
     use Mnemonic as M;
     match insn.code.mnemonic() {
-        M::Nop | M::Endbr32 | M::Endbr64 | M::Pause => true,
+        M::Nop | M::Endbr32 | M::Endbr64 | M::Pause | M::Reservednop | M::Lfence | M::Sfence | M::Mfence => true,
+        M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetch | M::Prefetchw => true,
         M::Cbw | M::Cwde | M::Cdqe | M::Cwd | M::Cdq | M::Cqo => true,
-        M::Mul | M::Div | M::Idiv => insn.width >= Width::B4,
-        M::Imul => insn.ops[1].kind == Kind::None && insn.width >= Width::B4,
+        M::Mul | M::Div | M::Idiv => true,
+        M::Imul => insn.ops[1].kind == Kind::None,
         M::Leave => insn.width.bits() == u32::from(insn.code_bits),
         _ => false,
     }
@@ -281,7 +282,11 @@ impl Lower<'_> {
                 let sign = self.b.ins().sshr_imm_s(value, i64::from(width.bits()) - 1);
                 self.set_register(d, width, V::of(sign, width));
             }
+            M::Mfence => {
+                self.b.ins().fence();
+            }
             M::Mul | M::Imul => self.multiply(insn.code.mnemonic() == M::Imul),
+            M::Div | M::Idiv if insn.width < Width::B4 => self.divide_narrow(insn.code.mnemonic() == M::Idiv),
             M::Div | M::Idiv => self.divide(insn.code.mnemonic() == M::Idiv),
             M::Leave => {
                 let rbp = RegFile::slot(RBP);
@@ -365,10 +370,45 @@ impl Lower<'_> {
             let back = if signed { self.b.ins().sextend(I64, low) } else { self.b.ins().uextend(I64, low) };
             fits = self.b.ins().icmp(IntCC::Equal, back, product);
         }
-        self.set_register(a, width, V::of(low, width));
-        self.set_register(d, width, V::of(high, width));
+        if width == Width::B1 {
+            // All of the product is in AX.
+            self.set_register(a, width, V::of(low, width));
+            self.set_register(a + 1, width, V::of(high, width));
+        } else {
+            self.set_register(a, width, V::of(low, width));
+            self.set_register(d, width, V::of(high, width));
+        }
         let bits = self.select(V::Flag(fits), V::Imm(0), V::Imm(CF | OF));
         self.flags = Flags::Parts(bits, V::of(low, width));
+    }
+
+    /// DIV and IDIV of 8 and 16 bits, whose dividend is AX or DX:AX; the interpreter has the faults.
+    fn divide_narrow(&mut self, signed: bool) {
+        let width = self.insn.width;
+        let low = RegFile::slot(RAX);
+        let high = if width == Width::B1 { low + 1 } else { RegFile::slot(RDX) };
+        self.store_registers();
+        let extended = |lower: &mut Self, v: V| if signed { lower.wide(v) } else { lower.unsigned(v, width) };
+        let divisor = self.operand();
+        let divisor = extended(self, divisor);
+        let upper = self.register(high, width);
+        let upper = extended(self, upper);
+        let upper = self.b.ins().ishl_imm_s(upper, i64::from(width.bits()));
+        let lower = self.register(low, width);
+        let lower = self.unsigned(lower, width);
+        let dividend = self.b.ins().bor(upper, lower);
+        let divides = self.b.ins().icmp_imm_s(IntCC::NotEqual, divisor, 0);
+        self.step_unless(divides);
+        // In 64 bits no quotient is too large.
+        let quotient = if signed { self.b.ins().sdiv(dividend, divisor) } else { self.b.ins().udiv(dividend, divisor) };
+        let cut = self.narrow(V::Wide(quotient), width);
+        let back = if signed { self.b.ins().sextend(I64, cut) } else { self.b.ins().uextend(I64, cut) };
+        let fits = self.b.ins().icmp(IntCC::Equal, back, quotient);
+        self.step_unless(fits);
+        let product = self.b.ins().imul(quotient, divisor);
+        let remainder = self.b.ins().isub(dividend, product);
+        self.set_register(low, width, V::Wide(quotient));
+        self.set_register(high, width, V::Wide(remainder));
     }
 
     /// DIV and IDIV of dividends that fit 64 bits; the interpreter has the others, and the faults.

@@ -1,4 +1,4 @@
-//! Bit tests and scans, exchanges, and flags that are moved: what [`emu_core::ops::integer::bits`] has by hand, and
+//! Bit tests and scans, exchanges, and flags, selectors and bytes that are moved: what [`emu_core::ops::integer::bits`] has by hand, and
 //! some of what is in `emu_core::ops::bmi` and `emu_core::ops::flags`.
 //!
 //! LOCK makes no difference: one vCPU executes one instruction after the other, and alignment is the TLB's matter.
@@ -8,11 +8,12 @@ use super::flags::Flags;
 use super::memory::int;
 use super::{Callee, Lower};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{I8, I64};
+use cranelift_codegen::ir::types::{I8, I16, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use emu_core::cpu::Width;
-use emu_core::cpu::regs::{RAX, RegFile, Slot};
-use emu_core::cpu::rflags::{AF, CF, DF, FlagOp, OF, PF, SF, ZF};
+use emu_core::cpu::regs::{RAX, RBX, RCX, RDX, RegFile, Slot};
+use emu_core::cpu::rflags::{AF, CF, DF, FlagOp, OF, PF, RF, SF, VM, ZF};
+use emu_core::cpu::segment::Seg;
 use emu_core::decode::insn::{Insn, Kind};
 use emu_core::exec::region::layout;
 use emu_core::ops::backend::{Backend, Semantics};
@@ -26,11 +27,23 @@ const AH: Slot = RegFile::slot(RAX) + 1;
 pub fn translates(insn: &Insn) -> bool {
     let memory = insn.ops[0].kind == Kind::Mem;
     match insn.code.mnemonic() {
-        M::Bsf | M::Bsr | M::Tzcnt | M::Lzcnt | M::Popcnt | M::Cmpxchg | M::Cld | M::Std | M::Sahf => true,
-        M::Bt | M::Bts | M::Btr | M::Btc => memory || insn.width >= Width::B4,
+        M::Bsf | M::Bsr | M::Tzcnt | M::Lzcnt | M::Popcnt | M::Bt | M::Bts | M::Btr | M::Btc => true,
+        M::Cmpxchg | M::Cmpxchg8b | M::Cmpxchg16b => true,
+        M::Cld | M::Std | M::Clc | M::Stc | M::Cmc | M::Sahf | M::Lahf | M::Pushfd | M::Pushfq => true,
+        M::Xlatb => true,
         M::Xchg => memory,
-        _ => false,
+        _ => reads_segment(insn),
     }
+}
+
+/// Whether `insn` is a MOV from a segment register.
+pub fn reads_segment(insn: &Insn) -> bool {
+    insn.code.mnemonic() == M::Mov && insn.ops[1].kind == Kind::Seg && segment(insn).is_some()
+}
+
+/// The segment register that is operand 1.
+fn segment(insn: &Insn) -> Option<Seg> {
+    Seg::ALL.get(usize::from(insn.ops[1].reg)).copied()
 }
 
 impl Lower<'_> {
@@ -52,6 +65,8 @@ impl Lower<'_> {
                 self.flags = Flags::Bits(self.wide(bits));
             }
             M::Cmpxchg => self.compare_exchange(),
+            M::Cmpxchg8b => self.compare_exchange_pair(Width::B4),
+            M::Cmpxchg16b => self.compare_exchange_pair(Width::B8),
             M::Cld | M::Std => {
                 let flags = self.load(I64, layout::SYSTEM_FLAGS);
                 let flags = match self.insn.code.mnemonic() {
@@ -59,6 +74,42 @@ impl Lower<'_> {
                     _ => self.b.ins().bor_imm_s(flags, DF as i64),
                 };
                 self.store(flags, layout::SYSTEM_FLAGS);
+            }
+            M::Clc | M::Stc => {
+                let carry = self.b.ins().iconst(I8, i64::from(self.insn.code.mnemonic() == M::Stc));
+                self.replace_carry(carry);
+            }
+            M::Cmc => {
+                let carry = self.carry_flag();
+                let carry = self.b.ins().bxor_imm_s(carry, 1);
+                self.replace_carry(carry);
+            }
+            M::Lahf => {
+                let flags = self.all_flags();
+                self.set_register(AH, Width::B1, V::Wide(flags));
+            }
+            M::Pushfd | M::Pushfq => {
+                let flags = self.all_flags();
+                let flags = self.b.ins().band_imm_s(flags, !((VM | RF) as i64));
+                self.push_value(flags);
+            }
+            M::Xlatb => {
+                let table = self.register64(RegFile::slot(RBX));
+                let index = self.register(RegFile::slot(RAX), Width::B1);
+                let index = self.unsigned(index, Width::B1);
+                let mut address = self.b.ins().iadd(table, index);
+                if self.insn.addr != Width::B8 {
+                    address = self.b.ins().band_imm_s(address, 0xffff_ffff);
+                }
+                let linear = self.linear_of(address);
+                let host = self.host(linear, 1, false);
+                let value = self.load_host(Width::B1, host);
+                self.set_register(RegFile::slot(RAX), Width::B1, V::of(value, Width::B1));
+            }
+            M::Mov => {
+                let selector = self.load(I16, segment(self.insn).map_or(0, layout::selector));
+                let selector = self.b.ins().uextend(I64, selector);
+                let Ok(()) = self.write(0, V::Wide(selector));
             }
             M::Sahf => {
                 let overflow = self.condition_flag(0);
@@ -76,18 +127,25 @@ impl Lower<'_> {
         true
     }
 
+    /// All flags at their places in RFLAGS.
+    fn all_flags(&mut self) -> Value {
+        self.store_flags();
+        let zero = self.b.ins().iconst(I64, 0);
+        self.call(Callee::Flags, zero)
+    }
+
     /// Operand 1, zero-extended.
     fn scanned(&mut self) -> Value {
         let Ok(value) = self.read(1);
         self.unsigned(value, self.insn.width)
     }
 
-    /// Writes `value` to the general register at `slot` if `condition`, 8 bits, is not zero; otherwise all 64 bits of it
-    /// stay.
-    fn set_register_if(&mut self, condition: Value, slot: Slot, value: V) {
+    /// Writes `value` to the general register of `width` at `slot` if `condition`, 8 bits, is not zero; otherwise all 64
+    /// bits of it stay.
+    fn set_register_if(&mut self, condition: Value, slot: Slot, width: Width, value: V) {
         let number = slot >> 3 & 15;
         let before = self.register64(RegFile::slot(number));
-        self.set_register(slot, self.insn.width, value);
+        self.set_register(slot, width, value);
         let after = self.register64(RegFile::slot(number));
         let result = self.b.ins().select(condition, after, before);
         self.define(number, result);
@@ -104,7 +162,7 @@ impl Lower<'_> {
             // 63 minus that, of a number that is less than 64.
             self.b.ins().bxor_imm_s(zeros, 63)
         };
-        self.set_register_if(found, self.insn.ops[0].reg, V::Wide(r));
+        self.set_register_if(found, self.insn.ops[0].reg, self.insn.width, V::Wide(r));
         self.flags = Flags::Op(FlagOp::Sub, V::Flag(found), V::Imm(0), V::Flag(found));
     }
 
@@ -149,13 +207,46 @@ impl Lower<'_> {
             let new = self.select(V::Flag(equal), source, old);
             let Ok(()) = self.commit(0, new);
         } else {
-            self.set_register_if(equal, insn.ops[0].reg, source);
+            self.set_register_if(equal, insn.ops[0].reg, width, source);
         }
         let different = self.b.ins().bxor_imm_s(equal, 1);
-        self.set_register_if(different, RegFile::slot(RAX), old);
+        self.set_register_if(different, RegFile::slot(RAX), width, old);
         let difference = self.sub(accumulator, old);
         let r = self.sext(width, difference);
         self.set_flags(FlagOp::Sub, accumulator, old, r);
+    }
+
+    /// CMPXCHG8B and CMPXCHG16B, of two halves of `width`: memory is written in either case, and ZF alone of the flags.
+    fn compare_exchange_pair(&mut self, width: Width) {
+        let linear = self.linear();
+        self.store_registers();
+        if width == Width::B8 {
+            let misaligned = self.b.ins().band_imm_s(linear, 15);
+            let aligned = self.b.ins().icmp_imm_s(IntCC::Equal, misaligned, 0);
+            self.step_unless(aligned);
+        }
+        let host = self.host(linear, 2 * width.bytes(), true);
+        let above = self.b.ins().iadd_imm_s(host, width.bytes() as i64);
+        let halves = [(host, RAX, RBX), (above, RDX, RCX)].map(|(host, expected, new)| {
+            let old = self.load_host(width, host);
+            let [expected, new] = [expected, new].map(|n| {
+                let value = self.register(RegFile::slot(n), width);
+                self.narrow(value, width)
+            });
+            (host, old, self.b.ins().icmp(IntCC::Equal, old, expected), new)
+        });
+        let equal = self.b.ins().band(halves[0].2, halves[1].2);
+        for (host, old, _, new) in halves {
+            let value = self.b.ins().select(equal, new, old);
+            self.store_host(value, host);
+        }
+        let different = self.b.ins().bxor_imm_s(equal, 1);
+        self.set_register_if(different, RegFile::slot(RAX), width, V::of(halves[0].1, width));
+        self.set_register_if(different, RegFile::slot(RDX), width, V::of(halves[1].1, width));
+        self.store_flags();
+        self.flags = Flags::Memory;
+        let zero = self.b.ins().uextend(I64, equal);
+        self.call(Callee::SetZf, zero);
     }
 
     /// BT, BTS, BTR and BTC. A register bit offset reaches beyond a memory operand, in units of its size.

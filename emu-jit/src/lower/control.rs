@@ -7,11 +7,11 @@ use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
 use cranelift_codegen::isa::CallConv;
 use emu_core::cpu::Width;
-use emu_core::cpu::regs::BLOCK_RIP;
+use emu_core::cpu::regs::{BLOCK_RIP, RCX, RegFile};
 use emu_core::decode::insn::{Insn, Kind};
 use emu_core::exec::region::{exit, layout};
 use emu_core::ops::integer::jump_condition;
-use iced_x86::{FlowControl, Mnemonic};
+use iced_x86::{Code, FlowControl, Mnemonic};
 
 /// Blocks behind calls that a return is compared with.
 const GUESSES: usize = 4;
@@ -26,17 +26,34 @@ pub fn is_indirect(insn: &Insn) -> bool {
     }
 }
 
+/// The width of the counter of LOOPcc or J(E|R)CXZ; `None` for other instructions.
+pub fn count_width(insn: &Insn) -> Option<Width> {
+    use Code::*;
+    Some(match insn.code {
+        Loop_rel8_16_CX | Loop_rel8_32_CX | Loope_rel8_16_CX | Loope_rel8_32_CX => Width::B2,
+        Loopne_rel8_16_CX | Loopne_rel8_32_CX | Jcxz_rel8_16 | Jcxz_rel8_32 => Width::B2,
+        Loop_rel8_16_ECX | Loop_rel8_32_ECX | Loop_rel8_64_ECX => Width::B4,
+        Loope_rel8_16_ECX | Loope_rel8_32_ECX | Loope_rel8_64_ECX => Width::B4,
+        Loopne_rel8_16_ECX | Loopne_rel8_32_ECX | Loopne_rel8_64_ECX => Width::B4,
+        Jecxz_rel8_16 | Jecxz_rel8_32 | Jecxz_rel8_64 => Width::B4,
+        Loop_rel8_16_RCX | Loop_rel8_64_RCX | Loope_rel8_16_RCX | Loope_rel8_64_RCX => Width::B8,
+        Loopne_rel8_16_RCX | Loopne_rel8_64_RCX | Jrcxz_rel8_16 | Jrcxz_rel8_64 => Width::B8,
+        _ => return None,
+    })
+}
+
 impl Lower<'_> {
     /// The transfer of control at the end of the current block.
     pub fn branch(&mut self) {
         let (block, insn) = (self.block, self.insn);
         let next = flow::next(block, insn);
+        let counted = count_width(insn).map(|width| self.count(width));
         // Before ways part.
         self.store_registers();
         self.settle_x87_note();
-        if let Some(cc) = jump_condition(insn.code.mnemonic()) {
+        let condition = counted.or_else(|| Some(self.condition_flag(jump_condition(insn.code.mnemonic())?)));
+        if let Some(condition) = condition {
             let taken = flow::target(block, insn);
-            let condition = self.condition_flag(cc);
             let (yes, no) = (self.b.create_block(), self.b.create_block());
             self.b.ins().brif(condition, yes, &[], no, &[]);
             let flags = self.flags;
@@ -74,6 +91,27 @@ impl Lower<'_> {
                 self.guess(target, &block.targets);
             }
         }
+    }
+
+    /// Counts for LOOPcc; whether that or J(E|R)CXZ jumps, as an 8-bit 0 or 1.
+    fn count(&mut self, width: Width) -> Value {
+        let counter = RegFile::slot(RCX);
+        let count = self.register(counter, width);
+        let count = self.narrow(count, width);
+        let condition = match self.insn.code.mnemonic() {
+            Mnemonic::Jcxz | Mnemonic::Jecxz | Mnemonic::Jrcxz => {
+                return self.b.ins().icmp_imm_s(IntCC::Equal, count, 0);
+            }
+            Mnemonic::Loope => Some(4),
+            Mnemonic::Loopne => Some(5),
+            _ => None,
+        };
+        let left = self.b.ins().iadd_imm_s(count, -1);
+        self.set_register(counter, width, V::of(left, width));
+        let more = self.b.ins().icmp_imm_s(IntCC::NotEqual, left, 0);
+        let Some(cc) = condition else { return more };
+        let flag = self.condition_flag(cc);
+        self.b.ins().band(more, flag)
     }
 
     /// A near return.

@@ -103,7 +103,7 @@ impl Lower<'_> {
     }
 
     /// CF and OF at their places in RFLAGS.
-    fn carry_overflow_bits(&mut self, carry: Value, overflow: Value) -> Value {
+    pub fn carry_overflow_bits(&mut self, carry: Value, overflow: Value) -> Value {
         let carry = self.b.ins().uextend(I64, carry);
         let overflow = self.b.ins().uextend(I64, overflow);
         let overflow = self.b.ins().ishl_imm_s(overflow, i64::from(OF.trailing_zeros()));

@@ -8,6 +8,7 @@
 
 mod backend;
 mod bits;
+mod bmi;
 mod control;
 mod flags;
 mod memory;
@@ -221,7 +222,8 @@ pub fn is_foreign(key: ModeKey, insn: &Insn) -> bool {
     match insn.code.flow_control() {
         FlowControl::Next => {}
         FlowControl::ConditionalBranch => {
-            return integer::jump_condition(insn.code.mnemonic()).is_none() || !flow::is_near(insn);
+            let known = integer::jump_condition(insn.code.mnemonic()).is_some() || control::count_width(insn).is_some();
+            return !known || !flow::is_near(insn);
         }
         FlowControl::UnconditionalBranch | FlowControl::Call => {
             return !flow::is_near(insn) && !control::is_indirect(insn);
@@ -230,11 +232,15 @@ pub fn is_foreign(key: ModeKey, insn: &Insn) -> bool {
         FlowControl::IndirectBranch | FlowControl::IndirectCall => return !control::is_indirect(insn),
         _ => return true,
     }
+    if bits::reads_segment(insn) {
+        return false;
+    }
     let plain = insn.ops.iter().all(|operand| {
         matches!(operand.kind, Kind::None | Kind::Gpr | Kind::Mem | Kind::Imm | Kind::Imm2 | Kind::Near)
     });
     let translated = backend::is_special(insn)
         || bits::translates(insn)
+        || bmi::translates(insn)
         || string::translates(insn)
         || integer::semantics(insn, Exists).is_some();
     !plain || !translated
@@ -255,6 +261,8 @@ enum Callee {
     SetCfOf,
     SetCarry,
     SetCfZf,
+    SetZf,
+    Flags,
     EnterFloat,
     LeaveFloat,
     ExecuteInFloat,
@@ -499,7 +507,7 @@ impl<'f> Lower<'f> {
                 self.x87_instruction();
             } else if string::translates(insn) {
                 self.string_instruction();
-            } else if !self.shift_by_constant() && !self.bit_instruction() {
+            } else if !self.shift_by_constant() && !self.bit_instruction() && !self.bmi_instruction() {
                 match integer::semantics(insn, Run(self)) {
                     Some(()) => {}
                     None => self.special(),
@@ -517,7 +525,13 @@ impl<'f> Lower<'f> {
         let memory = insn.ops.iter().any(|operand| operand.kind == Kind::Mem);
         let stack = matches!(
             insn.code.mnemonic(),
-            Mnemonic::Push | Mnemonic::Pop | Mnemonic::Call | Mnemonic::Ret | Mnemonic::Leave
+            Mnemonic::Push
+                | Mnemonic::Pop
+                | Mnemonic::Call
+                | Mnemonic::Ret
+                | Mnemonic::Leave
+                | Mnemonic::Pushfd
+                | Mnemonic::Pushfq
         );
         let key = self.source.mode;
         (!memory || address_form(key, insn).is_some())
@@ -639,6 +653,8 @@ impl<'f> Lower<'f> {
             Callee::SetCfOf => crate::runtime::set_cf_of as *const () as usize,
             Callee::SetCarry => crate::runtime::set_carry as *const () as usize,
             Callee::SetCfZf => crate::runtime::set_cf_zf as *const () as usize,
+            Callee::SetZf => crate::runtime::set_zero as *const () as usize,
+            Callee::Flags => crate::runtime::flags as *const () as usize,
             Callee::EnterFloat => crate::runtime::enter_float as *const () as usize,
             Callee::LeaveFloat => crate::runtime::leave_float as *const () as usize,
             Callee::ExecuteInFloat => crate::runtime::execute_in_float as *const () as usize,
