@@ -30,11 +30,11 @@ use surround::Surroundings;
 
 const CODE: u64 = 0x1000_0000;
 /// Bytes of a slot, which holds an instruction and what is around it.
-const SLOT: u64 = 256;
-const SLOTS: u64 = 1024;
+const SLOT: u64 = 512;
+const SLOTS: u64 = 512;
 const CODE_BYTES: usize = (SLOTS * SLOT) as usize;
 /// Where in its slot the instruction lies.
-const LEAD: u64 = 64;
+const LEAD: u64 = 128;
 /// Where jumps go, from there.
 const TAKEN: u64 = 96;
 const DATA: u64 = 0x2000_0000;

@@ -3,7 +3,7 @@
 //! ```text
 //!  alone:       nop, nop, I, jmp $                  (two instructions of three have to be translated ones)
 //!  surrounded:  first:  dec [passes]; js inside     taken the second time
-//!               back:   xchg; jmp or jns first        taken
+//!               back:   xchg; perhaps what has the host's FPU be the guest's in this region; jmp or jns first
 //!               inside: registers change places, flags are made: all are values of the translation
 //!                       I
 //!                       registers change places again, conditions are stored as bytes, jcc behind
@@ -36,6 +36,10 @@ const LOW_FLAGS: u32 = PASSES + 2;
 const SEEN: u32 = PASSES + 3;
 /// How many these are.
 pub const SCRATCH_BYTES: usize = 3 + CONDITIONS;
+/// Behind them, zero.
+const ZERO: u32 = PASSES + 16;
+/// What XMM0 was, and the x87 control word.
+const KEPT: u32 = PASSES + 32;
 
 /// What makes the flags that the instruction finds.
 #[derive(Clone, Copy)]
@@ -123,11 +127,24 @@ impl Surroundings {
         let mut code = Vec::new();
         // DEC, and JS over the next block.
         self.absolute(&mut code, &[0xfe], 1, PASSES);
-        code.extend([0x78, if self.bits == 64 { 5 } else { 4 }]);
+        code.extend([0x78, 0]);
+        let start = code.len();
         self.exchange(&mut code, PAIRS[0]);
+        if rng.u8(..3) == 0 {
+            // MOVUPS, MOVSS, ADDSS of XMM0 to itself, and MOVUPS.
+            self.absolute(&mut code, &[0x0f, 0x11], 0, KEPT);
+            self.absolute(&mut code, &[0xf3, 0x0f, 0x10], 0, ZERO);
+            code.extend([0xf3, 0x0f, 0x58, 0xc0]);
+            self.absolute(&mut code, &[0x0f, 0x10], 0, KEPT);
+        }
+        if rng.u8(..3) == 0 {
+            // FNSTCW leaves the pointers to the last instruction and operand alone.
+            self.absolute(&mut code, &[0xd9], 7, KEPT);
+        }
         let distance = code.len() as u8 + 2;
         // With JNS, which is taken too, there are two ways inside, and flags are not known there.
         code.extend([if rng.bool() { 0xeb } else { 0x79 }, distance.wrapping_neg()]);
+        code[start - 1] = (code.len() - start) as u8;
         for pair in &self.pairs()[1..] {
             self.exchange(&mut code, *pair);
         }
