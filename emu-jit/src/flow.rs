@@ -131,8 +131,11 @@ fn facts(info: &mut InstructionInfoFactory, key: ModeKey, insn: &Insn, bytes: &[
     facts.sets_flags = !by_count && !keeps && iced.rflags_modified() & FLAGS == FLAGS;
     let touches_memory = insn.ops.iter().any(|operand| operand.kind == Kind::Mem) && iced.mnemonic() != Mnemonic::Lea;
     let partly = iced.rflags_modified() & FLAGS != 0 && !facts.sets_flags;
+    // These may be left to the interpreter.
+    let privileged = matches!(iced.mnemonic(), Mnemonic::Cli | Mnemonic::Sti);
     facts.needs_flags = touches_memory
         || partly
+        || privileged
         || iced.rflags_read() & FLAGS != 0
         || iced.stack_pointer_increment() != 0
         || crate::lower::is_foreign(key, insn);

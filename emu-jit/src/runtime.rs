@@ -65,6 +65,21 @@ pub extern "C" fn flags(cpu: &mut Vcpu, _: u64) -> u64 {
     cpu.state.rflags()
 }
 
+/// POPF of a value; whether to go on.
+pub extern "C" fn pop_flags(cpu: &mut Vcpu, value: u64) -> u64 {
+    u64::from(cpu.pop_flags(value))
+}
+
+/// CLI; whether it has been done.
+pub extern "C" fn clear_interrupt_flag(cpu: &mut Vcpu, _: u64) -> u64 {
+    u64::from(cpu.clear_interrupt_flag())
+}
+
+/// STI; whether it has been done.
+pub extern "C" fn set_interrupt_flag(cpu: &mut Vcpu, _: u64) -> u64 {
+    u64::from(cpu.set_interrupt_flag())
+}
+
 /// Replaces CF of the flags in the vCPU.
 pub extern "C" fn set_carry(cpu: &mut Vcpu, carry: u64) -> u64 {
     cpu.state.flags.set_cf(carry != 0);

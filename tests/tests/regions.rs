@@ -135,7 +135,7 @@ fn one(
             }
         };
     }
-    match rng.u8(..62) {
+    match rng.u8(..63) {
         46 => bits(a, rng, wide, m, [x32, y32], [x64, y64])?,
         47 | 48 => exchange(a, rng, wide, m, [x8, y8], [x32, y32], x64)?,
         49..52 => string(a, rng, wide)?,
@@ -157,6 +157,7 @@ fn one(
         59 => moves(a, rng, wide, m, [x8, y8], [x32, y32], x64)?,
         60 => bit_fields(a, rng, wide, m, [x32, y32], [x64, y64])?,
         61 => carries(a, rng, wide, [x32, y32])?,
+        62 => system_flags(a, rng, wide)?,
         54 => a.sahf()?,
         55 if rng.u8(..4) == 0 => a.std()?,
         55 => a.cld()?,
@@ -435,6 +436,24 @@ fn carries(
         5 => a.adox(x32, y32),
         6 if wide => a.adcx(rax, rdx),
         _ => a.adc(x32, y32),
+    }
+}
+
+/// What changes all flags, or those that only the system looks at.
+fn system_flags(a: &mut CodeAssembler, rng: &mut Rng, wide: bool) -> Result<(), iced_x86::IcedError> {
+    // CF, PF, AF, ZF, SF, IF, DF, OF, NT, AC, ID; rarely TF, which ends the program.
+    let flags = rng.u32(..) as i32 & if rng.u8(..64) == 0 { 0x24_4fd5 } else { 0x24_4ed5 };
+    match rng.u8(..4) {
+        0 => a.cli(),
+        1 => a.sti(),
+        _ if wide => {
+            a.push(flags)?;
+            a.popfq()
+        }
+        _ => {
+            a.push(flags)?;
+            a.popfd()
+        }
     }
 }
 

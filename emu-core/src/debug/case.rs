@@ -242,6 +242,7 @@ impl Place {
             "sf" => rflags::SF,
             "of" => rflags::OF,
             "df" => rflags::DF,
+            "if" => rflags::IF,
             _ => 0,
         };
         if flag != 0 {

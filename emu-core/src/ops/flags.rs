@@ -136,17 +136,11 @@ fn pushf(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
 fn popf(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     // iced-x86 counts the operand size as the change of the stack pointer.
     let width = insn.width;
-    let s = &cpu.state;
     let is_virtual = virtual_flags(cpu);
-    if is_virtual && (s.cr4 & CR4_VME == 0 || width != Width::B2) {
+    if is_virtual && (cpu.state.cr4 & CR4_VME == 0 || width != Width::B2) {
         return Err(Fault::gp0());
     }
-    let mut mask = ARITH | TF | DF | NT | AC | ID;
-    if !s.protected() || s.cpl == 0 {
-        mask |= IOPL | IF;
-    } else if s.cpl <= s.iopl() {
-        mask |= IF;
-    }
+    let mut mask = changeable(cpu);
     let mut value = cpu.stack_read(0, width)?;
     if width == Width::B2 {
         mask &= 0xffff;
@@ -164,6 +158,25 @@ fn popf(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
         value |= if value & IF != 0 { VIF } else { 0 };
     }
     cpu.adjust_sp(width.bytes() as i64);
+    replace(cpu, mask, value);
+    Ok(())
+}
+
+/// Flags that POPF changes outside virtual-8086 mode, besides RF.
+fn changeable(cpu: &Vcpu) -> u64 {
+    let s = &cpu.state;
+    let plain = ARITH | TF | DF | NT | AC | ID;
+    if !s.protected() || s.cpl == 0 {
+        plain | IOPL | IF
+    } else if s.cpl <= s.iopl() {
+        plain | IF
+    } else {
+        plain
+    }
+}
+
+/// Replaces the flags in `mask` by those of `value`.
+fn replace(cpu: &mut Vcpu, mask: u64, value: u64) {
     let before = cpu.state.system_flags;
     let kept = cpu.state.rflags() & !mask;
     cpu.state.set_rflags(kept | (value & mask));
@@ -175,5 +188,33 @@ fn popf(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
     if after & TF != 0 || (after & IF != 0 && cpu.pins.get() & CpuPins::INTR != 0) {
         cpu.leave = true;
     }
-    Ok(())
+}
+
+impl Vcpu {
+    /// POPFD and POPFQ outside virtual-8086 mode, but for the stack, for compiled code. Whether that may go on behind it.
+    pub fn pop_flags(&mut self, value: u64) -> bool {
+        let mask = changeable(self) | RF;
+        replace(self, mask, value & !RF);
+        !self.leave
+    }
+
+    /// CLI for compiled code; whether it has been done.
+    pub fn clear_interrupt_flag(&mut self) -> bool {
+        let real = interrupt_flag(self) == Ok(IF);
+        if real {
+            self.state.system_flags &= !IF;
+        }
+        real
+    }
+
+    /// STI for compiled code, in the midst of a block; whether it has been done.
+    pub fn set_interrupt_flag(&mut self) -> bool {
+        // The shadow that it casts matters only where something is waiting.
+        let quiet = self.state.has(IF) || !self.something_waits();
+        let real = quiet && interrupt_flag(self) == Ok(IF);
+        if real {
+            self.state.system_flags |= IF;
+        }
+        real
+    }
 }

@@ -73,7 +73,12 @@ impl Vcpu {
     /// Whether something could come between `insn` and the next instruction. If the next one follows in the same block
     /// and nothing is pending, nothing can, and an interrupt shadow needs no record.
     pub fn must_look_after(&self, insn: &Insn) -> bool {
-        insn.after == 0 || self.leave || self.pins.get() != 0 || self.state.pending_debug != 0
+        insn.after == 0 || self.something_waits()
+    }
+
+    /// Whether something is to happen between two instructions.
+    pub(crate) fn something_waits(&self) -> bool {
+        self.leave || self.pins.get() != 0 || self.state.pending_debug != 0
     }
 }
 

@@ -15,7 +15,7 @@ use emu_core::cpu::regs::{RAX, RBX, RCX, RDX, RegFile, Slot};
 use emu_core::cpu::rflags::{AF, CF, DF, FlagOp, OF, PF, RF, SF, VM, ZF};
 use emu_core::cpu::segment::Seg;
 use emu_core::decode::insn::{Insn, Kind};
-use emu_core::exec::region::layout;
+use emu_core::exec::region::{exit, layout};
 use emu_core::ops::backend::{Backend, Semantics};
 use emu_core::ops::integer::alu;
 use iced_x86::Mnemonic as M;
@@ -30,7 +30,9 @@ pub fn translates(insn: &Insn) -> bool {
         M::Bsf | M::Bsr | M::Tzcnt | M::Lzcnt | M::Popcnt | M::Bt | M::Bts | M::Btr | M::Btc => true,
         M::Cmpxchg | M::Cmpxchg8b | M::Cmpxchg16b => true,
         M::Cld | M::Std | M::Clc | M::Stc | M::Cmc | M::Sahf | M::Lahf | M::Pushfd | M::Pushfq => true,
-        M::Xlatb => true,
+        M::Popfd | M::Popfq | M::Cli | M::Xlatb => true,
+        // At the end of a block it casts a shadow on another one.
+        M::Sti => insn.after != 0,
         M::Xchg => memory,
         _ => reads_segment(insn),
     }
@@ -93,6 +95,9 @@ impl Lower<'_> {
                 let flags = self.b.ins().band_imm_s(flags, !((VM | RF) as i64));
                 self.push_value(flags);
             }
+            M::Popfd | M::Popfq => self.pop_flags(),
+            M::Cli => self.interrupt_flag(Callee::ClearInterruptFlag),
+            M::Sti => self.interrupt_flag(Callee::SetInterruptFlag),
             M::Xlatb => {
                 let table = self.register64(RegFile::slot(RBX));
                 let index = self.register(RegFile::slot(RAX), Width::B1);
@@ -132,6 +137,33 @@ impl Lower<'_> {
         self.store_flags();
         let zero = self.b.ins().iconst(I64, 0);
         self.call(Callee::Flags, zero)
+    }
+
+    /// POPFD and POPFQ.
+    fn pop_flags(&mut self) {
+        let Ok(value) = self.peek();
+        self.drop_top();
+        self.store_registers();
+        let value = self.wide(value);
+        let stays = self.call(Callee::PopFlags, value);
+        self.flags = Flags::Memory;
+        let (hot, cold) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(cold);
+        self.b.ins().brif(stays, hot, &[], cold, &[]);
+        self.begin(cold);
+        self.store_x87_note();
+        let next = self.rip(self.block.delta + self.insn.range().end as i64);
+        self.settle(next, i64::from(self.insn.after));
+        self.leave(exit::LOOKUP);
+        self.begin(hot);
+    }
+
+    /// CLI and STI, by a function that tells whether it could.
+    fn interrupt_flag(&mut self, function: Callee) {
+        self.store_registers();
+        let zero = self.b.ins().iconst(I64, 0);
+        let done = self.call(function, zero);
+        self.step_unless(done);
     }
 
     /// Operand 1, zero-extended.

@@ -263,6 +263,9 @@ enum Callee {
     SetCfZf,
     SetZf,
     Flags,
+    PopFlags,
+    ClearInterruptFlag,
+    SetInterruptFlag,
     EnterFloat,
     LeaveFloat,
     ExecuteInFloat,
@@ -532,6 +535,8 @@ impl<'f> Lower<'f> {
                 | Mnemonic::Leave
                 | Mnemonic::Pushfd
                 | Mnemonic::Pushfq
+                | Mnemonic::Popfd
+                | Mnemonic::Popfq
         );
         let key = self.source.mode;
         (!memory || address_form(key, insn).is_some())
@@ -655,6 +660,9 @@ impl<'f> Lower<'f> {
             Callee::SetCfZf => crate::runtime::set_cf_zf as *const () as usize,
             Callee::SetZf => crate::runtime::set_zero as *const () as usize,
             Callee::Flags => crate::runtime::flags as *const () as usize,
+            Callee::PopFlags => crate::runtime::pop_flags as *const () as usize,
+            Callee::ClearInterruptFlag => crate::runtime::clear_interrupt_flag as *const () as usize,
+            Callee::SetInterruptFlag => crate::runtime::set_interrupt_flag as *const () as usize,
             Callee::EnterFloat => crate::runtime::enter_float as *const () as usize,
             Callee::LeaveFloat => crate::runtime::leave_float as *const () as usize,
             Callee::ExecuteInFloat => crate::runtime::execute_in_float as *const () as usize,
