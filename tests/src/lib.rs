@@ -2,6 +2,7 @@
 
 pub mod boot_case;
 pub mod eltorito;
+pub mod events;
 pub mod guest;
 pub mod host;
 pub mod initramfs;

@@ -1,5 +1,6 @@
-//! Compiled regions against the interpreter: random programs with loops, calls, faults, self-modification and ends of the
-//! budget anywhere, run by both in lockstep; after every run all state has to be the same.
+//! Compiled regions against the interpreter: random programs with loops, calls, faults, self-modification, interrupts and
+//! ends of the budget anywhere, run by both in lockstep; after every run all state has to be the same. In half of the
+//! programs a fault is the end; the others handle it.
 //!
 //! ```text
 //!  REGION_PROGRAMS=100000   how many programs
@@ -8,7 +9,9 @@
 
 use emu_core::cpu::model::CpuModel;
 use emu_core::exec::RunExit;
+use emu_core::irq::CpuPins;
 use emu_jit::Immediate;
+use emu_tests::events;
 use emu_tests::lockstep::{CODE, DATA, Pair, processor, see, seeds};
 use fastrand::Rng;
 use iced_x86::code_asm::*;
@@ -515,6 +518,7 @@ fn random_programs_come_to_the_same_in_both_tiers() {
     let seeds = seeds(DEFAULT_PROGRAMS);
     let count = seeds.end - seeds.start;
     let (mut programs, mut regions, mut evictions, mut total) = (0u64, 0, 0, 0);
+    let [mut faults, mut interrupts] = [0; 2];
     for seed in seeds {
         let rng = &mut Rng::with_seed(seed);
         let bits = if rng.bool() { 64 } else { 32 };
@@ -534,10 +538,22 @@ fn random_programs_come_to_the_same_in_both_tiers() {
                 pair.each().into_iter().for_each(|cpu| cpu.state.regs.set_gpr(n, value));
             }
         }
-        for _ in 0..12 {
-            if pair.run(rng.u64(1..4000), |cpu, exit| (see(cpu, exit), cpu.state.cr2), "") != RunExit::Budget {
+        let handles = rng.bool();
+        if handles {
+            pair.each().into_iter().for_each(|cpu| events::install(cpu, bits));
+        }
+        let (runs, most) = if handles { (40, 1200) } else { (12, 4000) };
+        for _ in 0..runs {
+            let pin = [0, CpuPins::INTR, CpuPins::NMI][rng.usize(..if handles { 3 } else { 1 })];
+            pair.each().into_iter().for_each(|cpu| cpu.pins.raise(pin));
+            if pair.run(rng.u64(1..most), |cpu, exit| (see(cpu, exit), cpu.state.cr2), "") != RunExit::Budget {
                 break;
             }
+        }
+        if handles {
+            let [more_faults, more_interrupts] = events::counts(&pair.plain);
+            faults += more_faults;
+            interrupts += more_interrupts;
         }
         pair.compare_memory();
         total += pair.executed;
@@ -545,7 +561,9 @@ fn random_programs_come_to_the_same_in_both_tiers() {
         evictions += pair.compiled.stats.region_evictions;
     }
     println!("{programs} programs, {total} instructions, {regions} regions, {evictions} times all were given up");
+    println!("{faults} faults and {interrupts} interrupts were handled");
     assert!(count < 100 || (regions > evictions && evictions > 0), "nothing was compiled, or there was room for all");
+    assert!(count < 100 || (faults > 1000 && interrupts > 100), "{faults} faults and {interrupts} interrupts");
     assert!(programs > count / 4, "too few programs could be assembled");
 }
 
