@@ -74,6 +74,11 @@ step "integration tests, boots"
 # One at a time: guests keep real time, which they cannot on a host that runs more of them than it has cores.
 cargo test --release -p emu-tests -p emu-benches --lib --bins --tests -- --test-threads=1
 
+# What these do runs in regions, whatever it is, from the first time on.
+step "faults, modes and system instructions in compiled code"
+EMU_ACCEL=jit cargo test --release -p emu-tests --test hostile_code --test interrupts --test paging --test segmentation \
+    --test self_modifying --test strings --test system --test task_switch --test threading
+
 step "benches build"
 cargo bench -p emu-benches --benches --no-run
 

@@ -132,7 +132,7 @@ fn facts(info: &mut InstructionInfoFactory, key: ModeKey, insn: &Insn, bytes: &[
     let touches_memory = insn.ops.iter().any(|operand| operand.kind == Kind::Mem) && iced.mnemonic() != Mnemonic::Lea;
     let partly = iced.rflags_modified() & FLAGS != 0 && !facts.sets_flags;
     // These may be left to the interpreter.
-    let privileged = matches!(iced.mnemonic(), Mnemonic::Cli | Mnemonic::Sti);
+    let privileged = matches!(iced.mnemonic(), Mnemonic::Cli | Mnemonic::Sti | Mnemonic::Stac | Mnemonic::Clac);
     facts.needs_flags = touches_memory
         || partly
         || privileged

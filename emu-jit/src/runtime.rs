@@ -80,6 +80,11 @@ pub extern "C" fn set_interrupt_flag(cpu: &mut Vcpu, _: u64) -> u64 {
     u64::from(cpu.set_interrupt_flag())
 }
 
+/// STAC, or CLAC if `allow` is 0; whether it has been done.
+pub extern "C" fn allow_user_pages(cpu: &mut Vcpu, allow: u64) -> u64 {
+    u64::from(cpu.allow_user_pages(allow != 0))
+}
+
 /// Replaces CF of the flags in the vCPU.
 pub extern "C" fn set_carry(cpu: &mut Vcpu, carry: u64) -> u64 {
     cpu.state.flags.set_cf(carry != 0);

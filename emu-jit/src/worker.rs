@@ -165,6 +165,8 @@ pub struct Immediate {
     capacity: usize,
     /// Most regions are cut short.
     stressed: bool,
+    /// Even what the interpreter executes faster is compiled.
+    everything: bool,
     answers: VecDeque<Finished>,
 }
 
@@ -183,7 +185,16 @@ impl Immediate {
     /// As [`Jit::new`].
     pub fn with_capacity(threshold: u32, capacity: usize) -> Result<Immediate, String> {
         let translator = Translator::new()?;
-        Ok(Immediate { translator, threshold, capacity, stressed: false, answers: VecDeque::new() })
+        let (stressed, everything) = (false, false);
+        Ok(Immediate { translator, threshold, capacity, stressed, everything, answers: VecDeque::new() })
+    }
+
+    /// The same as [`Immediate::new`], for regions too that are hardly more than calls of the interpreter's functions.
+    ///
+    /// # Errors
+    /// As [`Jit::new`].
+    pub fn of_everything(threshold: u32) -> Result<Immediate, String> {
+        Ok(Immediate { everything: true, ..Immediate::new(threshold)? })
     }
 
     /// The same for a guest under stress, with little room and a low threshold: most regions are a few blocks only, which
@@ -221,7 +232,10 @@ impl Compiler for Immediate {
         if self.stressed && !ticket.is_multiple_of(WHOLE) {
             cut_short(&mut source);
         }
-        let compiled = self.translator.compile(&source);
+        let compiled = match self.everything {
+            true => self.translator.compile_always(&source),
+            false => self.translator.compile(&source),
+        };
         self.answers.push_back((ticket, compiled));
         true
     }

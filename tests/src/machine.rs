@@ -5,7 +5,7 @@
 //!  10000 code                    18000 handlers: 16 bytes for each vector, one HLT
 //!  20000 stack of level 0        28000 second stack of level 0   30000 stack of level 3   40000 to the end: free
 //! ```
-//! Linear addresses are physical ones. A program ends with HLT at level 0; whatever is caught by a handler ends it too.
+//! With `EMU_ACCEL=jit` in the environment, code is compiled ([`Machine::compile`]). Linear addresses are physical ones. A program ends with HLT at level 0; whatever is caught by a handler ends it too.
 
 use emu_core::bus::Bus;
 use emu_core::clock::{Clock, ClockMode};
@@ -17,6 +17,7 @@ use emu_core::cpu::segment::{Seg, Segment, TableRegister};
 use emu_core::exec::{RunExit, Vcpu};
 use emu_core::irq::CpuPins;
 use emu_core::mem::GuestMemory;
+use emu_jit::Immediate;
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use std::sync::Arc;
@@ -113,8 +114,20 @@ impl Machine {
         let clock = Clock::new(ClockMode::Icount { shift: 0 });
         let bus = Arc::new(Bus::new(memory.clone(), Arc::new(CpuPins::default()), clock));
         let mut machine = Machine { cpu: Vcpu::new(Arc::new(model), bus), memory };
+        if std::env::var_os("EMU_ACCEL").is_some_and(|name| name == "jit") {
+            machine.compile();
+        }
         machine.real();
         machine
+    }
+
+    /// From now on, code of 32 and 64 bits is compiled before it runs for the first time, whatever it consists of.
+    ///
+    /// # Panics
+    /// The host has no compiler.
+    pub fn compile(&mut self) {
+        let compiler = Immediate::of_everything(1).expect("this host has a compiler");
+        self.cpu.set_compiler(Some(Box::new(compiler)));
     }
 
     /// A machine in flat 32-bit protected mode at level 0, without paging; unhandled vectors end the run.

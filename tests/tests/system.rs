@@ -636,24 +636,29 @@ fn mwait_sleeps_only_when_armed() {
 
 #[test]
 fn stac_and_clac_open_and_close_user_pages() {
-    let mut m = Machine::new_long();
-    m.cpu.set_cr4(CR4_PAE | CR4_SMAP).unwrap();
-    // Code, tables and stack must be supervisor pages: the low 2 MiB; the next 2 MiB stay with the user.
-    m.write64(PAGE_TABLES + 0x2000, 0x83);
-    m.write64(PAGE_TABLES + 0x2000 + 8, 0x87);
-    m.cpu.flush_tlb(false);
-    m.assemble(64, CODE, |a| {
-        a.stac()?;
-        a.mov(eax, dword_ptr(0x20_0000))?;
-        a.inc(ebx)?;
-        a.clac()?;
-        a.mov(eax, dword_ptr(0x20_0000))?;
-        a.hlt()
-    });
-    assert_eq!(m.run_to_fault(), PF);
-    assert_eq!(m.reg(RBX), 1);
-    assert_eq!(m.pushed(0), 1);
-    assert_eq!(m.cpu.state.cr2, 0x20_0000);
+    for compiles in [false, true] {
+        let mut m = Machine::new_long();
+        if compiles {
+            m.compile();
+        }
+        m.cpu.set_cr4(CR4_PAE | CR4_SMAP).unwrap();
+        // Code, tables and stack must be supervisor pages: the low 2 MiB; the next 2 MiB stay with the user.
+        m.write64(PAGE_TABLES + 0x2000, 0x83);
+        m.write64(PAGE_TABLES + 0x2000 + 8, 0x87);
+        m.cpu.flush_tlb(false);
+        m.assemble(64, CODE, |a| {
+            a.stac()?;
+            a.mov(eax, dword_ptr(0x20_0000))?;
+            a.inc(ebx)?;
+            a.clac()?;
+            a.mov(eax, dword_ptr(0x20_0000))?;
+            a.hlt()
+        });
+        assert_eq!(m.run_to_fault(), PF);
+        assert_eq!(m.reg(RBX), 1);
+        assert_eq!(m.pushed(0), 1);
+        assert_eq!(m.cpu.state.cr2, 0x20_0000);
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub fn translates(insn: &Insn) -> bool {
         M::Bsf | M::Bsr | M::Tzcnt | M::Lzcnt | M::Popcnt | M::Bt | M::Bts | M::Btr | M::Btc => true,
         M::Cmpxchg | M::Cmpxchg8b | M::Cmpxchg16b => true,
         M::Cld | M::Std | M::Clc | M::Stc | M::Cmc | M::Sahf | M::Lahf | M::Pushfd | M::Pushfq => true,
-        M::Popfd | M::Popfq | M::Cli | M::Xlatb => true,
+        M::Popfd | M::Popfq | M::Cli | M::Stac | M::Clac | M::Xlatb => true,
         // At the end of a block it casts a shadow on another one.
         M::Sti => insn.after != 0,
         M::Xchg => memory,
@@ -96,8 +96,14 @@ impl Lower<'_> {
                 self.push_value(flags);
             }
             M::Popfd | M::Popfq => self.pop_flags(),
-            M::Cli => self.interrupt_flag(Callee::ClearInterruptFlag),
-            M::Sti => self.interrupt_flag(Callee::SetInterruptFlag),
+            M::Cli => self.system_flag(Callee::ClearInterruptFlag, 0),
+            M::Sti => self.system_flag(Callee::SetInterruptFlag, 0),
+            M::Stac | M::Clac => {
+                self.system_flag(Callee::AllowUserPages, i64::from(self.insn.code.mnemonic() == M::Stac));
+                // Accesses have other rights from here on.
+                self.load_bank();
+                self.checked.clear();
+            }
             M::Xlatb => {
                 let table = self.register64(RegFile::slot(RBX));
                 let index = self.register(RegFile::slot(RAX), Width::B1);
@@ -158,11 +164,11 @@ impl Lower<'_> {
         self.begin(hot);
     }
 
-    /// CLI and STI, by a function that tells whether it could.
-    fn interrupt_flag(&mut self, function: Callee) {
+    /// CLI and its like, by a function that tells whether it could.
+    fn system_flag(&mut self, function: Callee, argument: i64) {
         self.store_registers();
-        let zero = self.b.ins().iconst(I64, 0);
-        let done = self.call(function, zero);
+        let argument = self.b.ins().iconst(I64, argument);
+        let done = self.call(function, argument);
         self.step_unless(done);
     }
 

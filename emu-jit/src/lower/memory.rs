@@ -168,7 +168,8 @@ impl Lower<'_> {
         let mask = ((layout::TLB_BANK - 1) * layout::TLB_ENTRY) as i64;
         let at = self.b.ins().ushr_imm_s(linear, i64::from(shift));
         let at = self.b.ins().band_imm_s(at, mask);
-        let entry = self.b.ins().iadd(self.bank, at);
+        let bank = self.b.use_var(self.bank);
+        let entry = self.b.ins().iadd(bank, at);
         let tag = if write { layout::WRITE_TAG } else { layout::READ_TAG };
         let tag = self.b.ins().load(I64, MemFlagsData::trusted(), entry, tag as i32);
         let last = if size == 1 { linear } else { self.b.ins().iadd_imm_s(linear, size - 1) };

@@ -148,13 +148,17 @@ impl Translator {
     /// # Errors
     /// Too much of it would call the interpreter's functions; or it cannot be done now.
     pub fn compile(&mut self, source: &Source) -> Answer {
-        let begun = Instant::now();
         let insns = || source.blocks.iter().flat_map(|block| &block.insns);
-        if insns().filter(|insn| is_foreign(source.mode, insn) && !string::is_repeated(insn)).count() * FOREIGN_SHARE
-            > insns().count()
-        {
-            return Err(Refusal::Never);
-        }
+        let foreign = insns().filter(|insn| is_foreign(source.mode, insn) && !string::is_repeated(insn)).count();
+        if foreign * FOREIGN_SHARE > insns().count() { Err(Refusal::Never) } else { self.compile_always(source) }
+    }
+
+    /// Compiles `source`, whether that is worth it or not.
+    ///
+    /// # Errors
+    /// It cannot be done now.
+    pub fn compile_always(&mut self, source: &Source) -> Answer {
+        let begun = Instant::now();
         let foreign = self.translate(source);
         let compiled = match self.context.compile(&*self.isa, &mut ControlPlane::default()) {
             Ok(compiled) => compiled,
@@ -164,7 +168,7 @@ impl Translator {
                 return Err(Refusal::Never);
             }
         };
-        let instructions = insns().count();
+        let instructions = source.blocks.iter().map(|block| block.insns.len()).sum();
         match Region::new(compiled.code_buffer(), &self.gate, foreign, instructions, begun.elapsed()) {
             Ok(region) => Ok(Box::new(region)),
             Err(error) => {
@@ -266,6 +270,7 @@ enum Callee {
     PopFlags,
     ClearInterruptFlag,
     SetInterruptFlag,
+    AllowUserPages,
     EnterFloat,
     LeaveFloat,
     ExecuteInFloat,
@@ -295,7 +300,7 @@ pub struct Lower<'f> {
     /// Address of the vCPU.
     cpu: Value,
     /// Address of the first TLB entry of the current bank.
-    bank: Value,
+    bank: Variable,
     /// RIP where the region was entered.
     start: Value,
     registers: Vec<Variable>,
@@ -346,7 +351,7 @@ impl<'f> Lower<'f> {
         let (flags, pending) = (Flags::Memory, 0);
         let step = b.create_block();
         b.append_block_param(step, I64);
-        let (bank, start) = (cpu, cpu);
+        let (bank, start) = (b.declare_var(I64), cpu);
         let onward = b.create_block();
         b.append_block_param(onward, I64);
         Lower {
@@ -412,10 +417,7 @@ impl<'f> Lower<'f> {
             self.b.append_block_param(out, I64);
             self.float = Some(out);
         }
-        let entries = self.load(I64, layout::TLB_ENTRIES);
-        let first = self.load(I64, layout::TLB_START);
-        let first = self.b.ins().ishl_imm_s(first, i64::from(layout::TLB_ENTRY.trailing_zeros()));
-        self.bank = self.b.ins().iadd(entries, first);
+        self.load_bank();
         self.load_registers(self.flow.uses);
         self.load_vectors(self.flow.vector_uses);
         self.b.ins().jump(self.clif[0], &[]);
@@ -457,6 +459,15 @@ impl<'f> Lower<'f> {
             let code = self.b.block_params(out)[0];
             self.b.ins().return_(&[code]);
         }
+    }
+
+    /// Finds the bank of the TLB that is the current one now.
+    fn load_bank(&mut self) {
+        let entries = self.load(I64, layout::TLB_ENTRIES);
+        let first = self.load(I64, layout::TLB_START);
+        let first = self.b.ins().ishl_imm_s(first, i64::from(layout::TLB_ENTRY.trailing_zeros()));
+        let bank = self.b.ins().iadd(entries, first);
+        self.b.def_var(self.bank, bank);
     }
 
     /// Leaves the region to the interpreter where an exception of the FPU is not masked.
@@ -663,6 +674,7 @@ impl<'f> Lower<'f> {
             Callee::PopFlags => crate::runtime::pop_flags as *const () as usize,
             Callee::ClearInterruptFlag => crate::runtime::clear_interrupt_flag as *const () as usize,
             Callee::SetInterruptFlag => crate::runtime::set_interrupt_flag as *const () as usize,
+            Callee::AllowUserPages => crate::runtime::allow_user_pages as *const () as usize,
             Callee::EnterFloat => crate::runtime::enter_float as *const () as usize,
             Callee::LeaveFloat => crate::runtime::leave_float as *const () as usize,
             Callee::ExecuteInFloat => crate::runtime::execute_in_float as *const () as usize,

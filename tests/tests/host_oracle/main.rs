@@ -69,7 +69,7 @@ const MORE_SWEEPS: u64 = 30 * SWEEPS.len() as u64;
 /// Instructions that compiled code executes where they may be executed, which is not in user mode: it leaves the fault,
 /// and so all that is seen of them here, to the interpreter.
 fn left_to_the_interpreter(code: Code) -> bool {
-    matches!(code, Code::Cli | Code::Sti)
+    matches!(code, Code::Cli | Code::Sti | Code::Stac | Code::Clac)
 }
 
 fn setting(name: &str) -> Option<u64> {

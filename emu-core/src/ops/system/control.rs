@@ -181,24 +181,30 @@ pub fn xsetbv(cpu: &mut Vcpu, _: &Insn) -> Result<(), Fault> {
 
 /// STAC
 pub fn stac(cpu: &mut Vcpu, _: &Insn) -> Result<(), Fault> {
-    set_ac(cpu, AC)
+    set_ac(cpu, true)
 }
 
 /// CLAC
 pub fn clac(cpu: &mut Vcpu, _: &Insn) -> Result<(), Fault> {
-    set_ac(cpu, 0)
+    set_ac(cpu, false)
 }
 
-fn set_ac(cpu: &mut Vcpu, ac: u64) -> Result<(), Fault> {
-    if cpu.state.cpl != 0 {
-        return Err(Fault::ud());
-    }
-    cpu.state.system_flags = (cpu.state.system_flags & !AC) | ac;
-    cpu.select_bank();
-    Ok(())
+fn set_ac(cpu: &mut Vcpu, allow: bool) -> Result<(), Fault> {
+    if cpu.allow_user_pages(allow) { Ok(()) } else { Err(Fault::ud()) }
 }
 
 impl Vcpu {
+    /// Sets or clears RFLAGS.AC as STAC and CLAC do, which has following accesses use other translations of the TLB;
+    /// whether it may.
+    pub fn allow_user_pages(&mut self, allow: bool) -> bool {
+        let may = self.state.cpl == 0;
+        if may {
+            self.state.system_flags = (self.state.system_flags & !AC) | if allow { AC } else { 0 };
+            self.select_bank();
+        }
+        may
+    }
+
     /// EDX:EAX.
     pub(super) fn edx_eax(&self) -> u64 {
         self.state.regs.gpr(regs::RDX) << 32 | u64::from(self.state.regs.get32(regs::RegFile::slot(regs::RAX)))
