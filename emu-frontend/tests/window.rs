@@ -5,7 +5,7 @@ mod desk;
 mod guest;
 
 use desk::{Desk, Picture, SCREEN, await_some};
-use guest::{Emulator, PATIENCE, temporary};
+use guest::{Emulator, PATIENCE, Stream, temporary};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -135,10 +135,15 @@ const KEYS: &[(u8, &str)] = &[
 
 /// A guest that prints what keyboard and mouse send, in a window on `desk`.
 fn listening_guest(name: &str, desk: &Desk) -> (Emulator, u32) {
+    guest_that_obeys(b"k", name, desk)
+}
+
+/// A guest that has been given a letter that turns its mouse on.
+fn guest_that_obeys(letter: &[u8], name: &str, desk: &Desk) -> (Emulator, u32) {
     let arguments = ["-display", "window", "-serial", "stdio", "-monitor", "none", "-name", "guest7"];
     let mut emu = Emulator::start_with(name, &arguments, &[("DISPLAY", &desk.display)]);
     emu.output.expect("ready\n");
-    emu.type_keys(b"k");
+    emu.type_keys(letter);
     // The mouse acknowledges.
     emu.output.expect("mfa ");
     let window = desk.await_window("emu");
@@ -423,8 +428,8 @@ fn click_takes_the_mouse_and_the_key_gives_it_back() {
     // Neither motion before the click, nor the click itself, is the guest's.
     desk.shift(1, 1);
     desk.button(1, true);
-    desk.button(1, false);
     desk.await_title(window, "Ctrl-Alt-G releases the mouse");
+    desk.button(1, false);
     let before = desk.pointer();
     for _ in 0..2 {
         desk.shift(3, 2);
@@ -457,4 +462,66 @@ fn click_takes_the_mouse_and_the_key_gives_it_back() {
     std::thread::sleep(Duration::from_millis(200));
     desk.chord(&[code::A]);
     assert_eq!(emu.output.expect("1e 9e "), "1e 9e ");
+}
+
+#[test]
+fn wheel_and_side_buttons_reach_the_guest_and_short_clicks_are_not_lost() {
+    let desk = Desk::set_up("wheel");
+    let (mut emu, window) = guest_that_obeys(b"K", "wheel", &desk);
+    let (left, top, ..) = desk.place(window);
+    desk.point(left + 100, top + 100);
+    // Without the mouse there is no wheel, and a wheel is no click.
+    desk.click(4);
+    desk.click(1);
+    desk.await_title(window, "Ctrl-Alt-G releases the mouse");
+    for (button, packets) in [
+        (4, "m08 m00 m00 m0f "),
+        (5, "m08 m00 m00 m01 "),
+        (8, "m08 m00 m00 m10 m08 m00 m00 m00 "),
+        (9, "m08 m00 m00 m20 m08 m00 m00 m00 "),
+    ] {
+        desk.click(button);
+        assert_eq!(emu.output.expect(packets), packets, "button {button}");
+    }
+    for _ in 0..5 {
+        desk.click(1);
+    }
+    let clicks = "m09 m00 m00 m00 m08 m00 m00 m00 ".repeat(5);
+    assert_eq!(emu.output.expect(&clicks), clicks);
+    // A button that is down when the mouse is given back is up for the guest.
+    desk.button(3, true);
+    emu.output.expect("m0a m00 m00 m00 ");
+    desk.chord(&[code::CTRL, code::ALT, code::G]);
+    // Bytes of the keyboard may come between this and the other three.
+    emu.output.expect("m08 ");
+    desk.button(3, false);
+}
+
+#[test]
+fn window_that_is_destroyed_and_server_that_ends_end_the_emulator_in_order() {
+    let mut desk = Desk::set_up("gone");
+    for name in ["destroyed", "unplugged"] {
+        let (mut emu, window) = monitored_guest(name, &desk, &std::env::temp_dir());
+        paint(&mut emu);
+        // If minifb is talking to the server just then, Xlib ends the process. Here it is not: a paused guest is drawn when
+        // its window has another size, and then minifb has nothing to say for a while.
+        monitor(&mut emu, "stop");
+        desk.await_title(window, "emu - paused - ");
+        desk.resize(window, 300, 300);
+        expect_guests_screen(&mut emu, &desk, window, (300, 300));
+        std::thread::sleep(Duration::from_millis(30));
+        let reason = match name {
+            "destroyed" => {
+                desk.destroy(window);
+                "another program has destroyed it"
+            }
+            _ => {
+                desk.unplug();
+                "the X server has ended the connection"
+            }
+        };
+        assert_eq!(emu.wait(), Some(0));
+        let errors = std::mem::replace(&mut emu.errors, Stream::of(std::io::empty())).rest();
+        assert_eq!(String::from_utf8_lossy(&errors), format!("emu: the window is gone: {reason}\n"));
+    }
 }

@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 const ACK: u8 = 0xfa;
 const RESEND: u8 = 0xfe;
 const SELF_TEST_PASSED: u8 = 0xaa;
+/// Bytes that wait for a guest that reads none, at most, before clicks are lost.
+const MOST_WAITING: usize = 64;
 
 /// A byte from the host that is not an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,14 @@ impl Protocol {
             Protocol::Standard => 0,
             Protocol::Wheel => 3,
             Protocol::Explorer => 4,
+        }
+    }
+
+    /// The buttons that packets tell.
+    fn buttons(self) -> u8 {
+        match self {
+            Protocol::Standard | Protocol::Wheel => 0x07,
+            Protocol::Explorer => 0x1f,
         }
     }
 }
@@ -282,7 +292,7 @@ impl Ps2Mouse {
         }
     }
 
-    /// A button goes down or up.
+    /// A button goes down or up. What no packet has told of it yet is told now, so that no click is too short.
     pub fn button(&mut self, button: Button, pressed: bool) {
         let bit = match button {
             Button::Left => 1,
@@ -291,8 +301,13 @@ impl Ps2Mouse {
             Button::Side => 8,
             Button::Extra => 16,
         };
-        let s = &mut self.state;
-        s.buttons = if pressed { s.buttons | bit } else { s.buttons & !bit };
+        let s = &self.state;
+        let buttons = if pressed { s.buttons | bit } else { s.buttons & !bit };
+        let untold = (s.buttons ^ s.told) & s.protocol.buttons();
+        if untold & (buttons ^ s.buttons) != 0 && self.streaming() && self.state.output.len() < MOST_WAITING {
+            self.packet();
+        }
+        self.state.buttons = buttons;
     }
 
     fn streaming(&self) -> bool {
@@ -303,12 +318,8 @@ impl Ps2Mouse {
     /// Whether there is something that no packet has told.
     fn has_news(&self) -> bool {
         let s = &self.state;
-        let (buttons, axes) = match s.protocol {
-            Protocol::Standard => (0x07, 2),
-            Protocol::Wheel => (0x07, 3),
-            Protocol::Explorer => (0x1f, 3),
-        };
-        (s.buttons ^ s.told) & buttons != 0 || s.motion[..axes].iter().any(|n| *n != 0)
+        let axes = if s.protocol == Protocol::Standard { 2 } else { 3 };
+        (s.buttons ^ s.told) & s.protocol.buttons() != 0 || s.motion[..axes].iter().any(|n| *n != 0)
     }
 
     /// Puts a packet into the output.
@@ -427,6 +438,29 @@ mod tests {
         m.poll(Instant(30_000_000));
         assert_eq!(drain(&mut m), [0x2a, 0x00, 0xd3]);
         assert_eq!(m.poll_at(), None);
+    }
+
+    #[test]
+    fn mouse_tells_clicks_that_are_shorter_than_its_sampling_interval() {
+        let mut m = Ps2Mouse::default();
+        ask(&mut m, &[0xf4]);
+        for _ in 0..2 {
+            m.button(Button::Left, true);
+            m.button(Button::Left, false);
+        }
+        assert_eq!(drain(&mut m), [0x09, 0, 0, 0x08, 0, 0, 0x09, 0, 0]);
+        m.poll(Instant(20_000_000));
+        assert_eq!(drain(&mut m), [0x08, 0, 0]);
+        // A button that this protocol does not tell is no news.
+        m.button(Button::Side, true);
+        m.button(Button::Side, false);
+        m.poll(Instant(40_000_000));
+        assert!(drain(&mut m).is_empty());
+        for _ in 0..1000 {
+            m.button(Button::Left, true);
+            m.button(Button::Left, false);
+        }
+        assert!(drain(&mut m).len() <= MOST_WAITING + 3);
     }
 
     #[test]

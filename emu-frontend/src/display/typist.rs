@@ -27,9 +27,14 @@ const ALIASES: &[(&str, Key)] = &[
 /// The key of a name, or of a set 1 scan code `0x01` to `0xff`, with bit 7 for an E0 prefix.
 pub fn parse_key(name: &str) -> Option<Key> {
     if let Some(code) = name.strip_prefix("0x").and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-        return Key::ALL.iter().copied().find(|key| qemu_number(*key) == Some(code));
+        return key_of_scan_code(code);
     }
     Key::from_name(name).or_else(|| ALIASES.iter().find(|(alias, _)| *alias == name).map(|(_, key)| *key))
+}
+
+/// The key with that scan code in set 1, with bit 7 for an E0 prefix.
+pub fn key_of_scan_code(code: u8) -> Option<Key> {
+    Key::ALL.iter().copied().find(|key| qemu_number(*key) == Some(code))
 }
 
 /// A key's scan code in set 1, with bit 7 for an E0 prefix.

@@ -1,9 +1,18 @@
-//! The guest's screen in a window of the host, with its keyboard and mouse (winit and softbuffer).
+//! The guest's screen in a window of the host, with its keyboard and mouse (minifb).
 //!
-//! The event loop owns the process's first thread, as some hosts demand; the machine runs on another. Nothing is drawn
-//! while the guest changes nothing. Deliberately absent: menus, clipboard, several screens, Wayland without XWayland.
+//! This is what the window shows and what the user's hands do to the machine. minifb opens the window, fills it and titles
+//! it; the *seat* does what minifb cannot: where there is an X server, `x11`, elsewhere `plain`, which has minifb alone.
+//!
+//! The window owns the process's first thread, as some hosts demand; the machine runs on another. Nothing is drawn while
+//! the guest changes nothing. Deliberately absent: menus, clipboard, several screens, Wayland without XWayland.
 
+#[cfg_attr(not(all(unix, not(target_os = "macos"))), expect(dead_code, reason = "minifb names keys there"))]
 mod keys;
+#[cfg(any(test, not(all(unix, not(target_os = "macos")))))]
+#[cfg_attr(all(unix, not(target_os = "macos")), expect(dead_code, reason = "compiled to keep it right"))]
+mod plain;
+#[cfg(all(unix, not(target_os = "macos")))]
+mod x11;
 
 use super::picture::{self, PictureFormat};
 use super::scale;
@@ -14,19 +23,15 @@ use crate::remote::Remote;
 use crate::{exit, report};
 use emu_devices::input::{Button, InputEvent, Key};
 use emu_devices::video::{Damage, Frame};
-use softbuffer::{Context, Surface};
+#[cfg(not(all(unix, not(target_os = "macos"))))]
+use plain::{Seat, Server};
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::fmt::Display;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use winit::application::ApplicationHandler;
-use winit::dpi::PhysicalSize;
-use winit::event::{DeviceEvent, DeviceId, ElementState, MouseButton, MouseScrollDelta, StartCause, WindowEvent};
-use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop};
-use winit::keyboard::PhysicalKey;
-use winit::window::{CursorGrabMode, Fullscreen, Window, WindowId};
+#[cfg(all(unix, not(target_os = "macos")))]
+use x11::{Seat, Server};
 
 /// Between looks at the guest's screen.
 const FRAME_TIME: Duration = Duration::from_millis(16);
@@ -35,12 +40,48 @@ const HIDDEN_TIME: Duration = Duration::from_millis(250);
 /// Between looks at the machine's state and speed, for the title.
 const TITLE_TIME: Duration = Duration::from_millis(1000);
 /// The window until the guest has a picture.
-const FIRST_SIZE: (u32, u32) = (720, 400);
-/// Pixels that touchpads report for a notch of a wheel.
-const NOTCH: f64 = 40.0;
+const FIRST_SIZE: (usize, usize) = (720, 400);
 
-/// An event loop for a window, before there is a machine.
-pub struct Host(EventLoop<()>);
+/// What the user, or the host, has done to the window.
+#[derive(Debug)]
+enum SeatEvent {
+    Key {
+        key: Key,
+        pressed: bool,
+    },
+    Button {
+        button: Button,
+        pressed: bool,
+    },
+    /// Notches towards the user.
+    Wheel(i32),
+    /// Pixels to the right and down, or parts of them.
+    Motion {
+        dx: f64,
+        dy: f64,
+    },
+    /// The keyboard is another window's.
+    FocusLost,
+    /// Some of the window can be seen, or nothing.
+    Visible(bool),
+    /// What the window has shown may be gone.
+    Exposed,
+}
+
+/// A window of minifb's, which neither scales nor waits: we do.
+fn open_view((width, height): (usize, usize)) -> minifb::Result<minifb::Window> {
+    let options = minifb::WindowOptions {
+        resize: true,
+        scale_mode: minifb::ScaleMode::UpperLeft,
+        ..minifb::WindowOptions::default()
+    };
+    let mut view = minifb::Window::new("emu", width, height, options)?;
+    view.set_target_fps(0);
+    Ok(view)
+}
+
+/// The host's windows, before there is a machine.
+pub struct Host(Server);
 
 impl Host {
     /// Connects to the host's windows.
@@ -51,58 +92,51 @@ impl Host {
         if !display::host_has_screen() {
             return Err(StartError::option("display", "there is no X server: DISPLAY is not set; nearest is curses"));
         }
-        EventLoop::new().map(Host).map_err(|e| StartError::option("display", format!("cannot open a window: {e}")))
+        Server::connect().map(Host).map_err(|e| StartError::option("display", format!("cannot open a window: {e}")))
     }
 
     /// Shows the machine behind `remote` until the emulator ends.
     pub fn run(self, remote: Arc<Remote>, options: WindowOptions) -> ! {
-        let mut screen = Screen {
-            remote,
-            options,
-            view: None,
-            frame: Frame::default(),
-            down: BTreeSet::new(),
-            swallowed: BTreeSet::new(),
-            grabbed: false,
-            hidden: false,
-            resized: false,
-            wheel: 0.0,
-            motion: (0.0, 0.0),
-            twins: Twins::default(),
-            speed: Speed::default(),
-            next_title: Instant::now(),
+        let seat = match self.0.open(FIRST_SIZE, options.full_screen) {
+            Ok(seat) => seat,
+            Err(e) => {
+                report::complain(&format!("cannot open a window: {e}"));
+                exit::leave(1);
+            }
         };
-        if let Err(e) = self.0.run_app(&mut screen) {
-            report::complain(&format!("the window is gone: {e}"));
-        }
-        exit::request("host-ui")
+        Screen::new(seat, remote, options).run()
     }
 }
 
-struct View {
-    window: Rc<Window>,
-    surface: Surface<Rc<Window>, Rc<Window>>,
+/// Ends the emulator as its user would.
+fn give_up(problem: &dyn Display) -> ! {
+    report::complain(&format!("the window is gone: {problem}"));
+    exit::request("host-ui")
 }
 
 struct Screen {
+    seat: Seat,
     remote: Arc<Remote>,
     options: WindowOptions,
-    view: Option<View>,
     frame: Frame,
-    /// Keys that the guest knows to be down.
+    /// What the window shows: the frame in the window's size.
+    pixels: Vec<u32>,
+    size: (usize, usize),
+    /// That is out of date.
+    damaged: bool,
+    /// Keys and buttons that the guest knows to be down.
     down: BTreeSet<Key>,
+    clicked: Vec<Button>,
     /// Keys that were hotkeys when they went down: their release is not the guest's either.
     swallowed: BTreeSet<Key>,
     grabbed: bool,
     hidden: bool,
     /// The user has chosen the window's size.
     resized: bool,
-    /// Parts of notches and pixels that have not been told yet.
-    wheel: f64,
+    /// Parts of pixels that have not been told yet.
     motion: (f64, f64),
-    twins: Twins,
     speed: Speed,
-    next_title: Instant,
+    title: String,
 }
 
 /// Instructions a second, from one look to the next.
@@ -146,27 +180,76 @@ impl Hotkey {
     }
 }
 
-/// Motion that the host tells twice.
-///
-/// X servers deliver a raw event to a client that has selected it, and once more to the client that has grabbed the
-/// pointer if its grab reports other events as usual (`owner_events`), as winit's does. The two follow each other.
-#[derive(Default)]
-struct Twins {
-    /// The mouse is taken by such a grab.
-    expected: bool,
-    last: Option<(f64, f64)>,
-}
-
-impl Twins {
-    /// Whether `delta` is the second of two.
-    fn is_second(&mut self, delta: (f64, f64)) -> bool {
-        let second = self.expected && self.last == Some(delta);
-        self.last = (!second).then_some(delta);
-        second
-    }
-}
-
 impl Screen {
+    fn new(seat: Seat, remote: Arc<Remote>, options: WindowOptions) -> Screen {
+        Screen {
+            size: seat.size(),
+            seat,
+            remote,
+            options,
+            frame: Frame::default(),
+            pixels: Vec::new(),
+            damaged: true,
+            down: BTreeSet::new(),
+            clicked: Vec::new(),
+            swallowed: BTreeSet::new(),
+            grabbed: false,
+            hidden: false,
+            resized: false,
+            motion: (0.0, 0.0),
+            speed: Speed::default(),
+            title: String::new(),
+        }
+    }
+
+    fn run(mut self) -> ! {
+        let (mut next_title, mut next_look) = (Instant::now(), Instant::now());
+        loop {
+            let now = Instant::now();
+            if now >= next_title {
+                next_title = now + TITLE_TIME;
+                self.show_title();
+            }
+            if now >= next_look {
+                self.look();
+                next_look = now + if self.hidden { HIDDEN_TIME } else { FRAME_TIME };
+            }
+            self.follow_size();
+            if self.damaged {
+                self.draw();
+            }
+            match self.seat.wait(next_look.saturating_duration_since(Instant::now())) {
+                Ok(events) => events.into_iter().for_each(|event| self.handle(event)),
+                Err(e) => give_up(&e),
+            }
+            if self.options.close && !self.seat.is_open() {
+                exit::request("host-ui");
+            }
+        }
+    }
+
+    fn handle(&mut self, event: SeatEvent) {
+        match event {
+            SeatEvent::Key { key, pressed } => self.key(key, pressed),
+            SeatEvent::Button { button, pressed } => self.button(button, pressed),
+            SeatEvent::Wheel(notches) if self.grabbed => {
+                self.remote.input.send(InputEvent::Wheel(notches));
+            }
+            SeatEvent::Motion { dx, dy } if self.grabbed => {
+                let (x, y) = (self.motion.0 + dx, self.motion.1 + dy);
+                self.motion = (x.fract(), y.fract());
+                self.remote.input.send(InputEvent::Motion { dx: x as i32, dy: y as i32 });
+            }
+            SeatEvent::Wheel(_) | SeatEvent::Motion { .. } => {}
+            SeatEvent::FocusLost => {
+                self.release_keys();
+                self.grab(false);
+            }
+            SeatEvent::Visible(visible) => self.hidden = !visible,
+            SeatEvent::Exposed => self.damaged = true,
+        }
+    }
+
     fn key(&mut self, key: Key, pressed: bool) {
         if !pressed {
             if !self.swallowed.remove(&key) && self.down.remove(&key) {
@@ -188,7 +271,7 @@ impl Screen {
         }
     }
 
-    fn release_all(&mut self) {
+    fn release_keys(&mut self) {
         for key in std::mem::take(&mut self.down) {
             press(&self.remote.input, key, false);
         }
@@ -198,12 +281,7 @@ impl Screen {
     fn carry_out(&mut self, hotkey: Hotkey) {
         match hotkey {
             Hotkey::Grab => self.grab(!self.grabbed),
-            Hotkey::FullScreen => {
-                if let Some(view) = &self.view {
-                    let wanted = view.window.fullscreen().is_none().then_some(Fullscreen::Borderless(None));
-                    view.window.set_fullscreen(wanted);
-                }
-            }
+            Hotkey::FullScreen => self.seat.toggle_full_screen(),
             Hotkey::Screenshot => self.screenshot(),
             Hotkey::CtrlAltDel => {
                 self.remote.typist.stroke(vec![Key::ControlLeft, Key::AltLeft, Key::Delete], DEFAULT_HOLD);
@@ -235,52 +313,34 @@ impl Screen {
 
     /// Takes the host's mouse, or gives it back.
     fn grab(&mut self, wanted: bool) {
-        let Some(view) = &self.view else { return };
-        let mode = |mode| view.window.set_cursor_grab(mode).is_ok();
-        let locked = wanted && mode(CursorGrabMode::Locked);
-        let confined = wanted && !locked && mode(CursorGrabMode::Confined);
-        if locked || confined || !wanted && mode(CursorGrabMode::None) {
-            self.twins = Twins { expected: confined && cfg!(target_os = "linux"), last: None };
-            self.grabbed = wanted;
-            view.window.set_cursor_visible(!wanted);
-            self.show_title();
-        }
-    }
-
-    fn button(&mut self, button: MouseButton, pressed: bool) {
-        if !self.grabbed {
-            // The click that takes the mouse is not the guest's.
-            if pressed {
-                self.grab(true);
-            }
+        if wanted == self.grabbed || !self.seat.grab(wanted) {
             return;
         }
-        let button = match button {
-            MouseButton::Left => Button::Left,
-            MouseButton::Right => Button::Right,
-            MouseButton::Middle => Button::Middle,
-            MouseButton::Back => Button::Side,
-            MouseButton::Forward => Button::Extra,
-            MouseButton::Other(_) => return,
-        };
-        self.remote.input.send(InputEvent::Button { button, pressed });
+        self.grabbed = wanted;
+        for button in std::mem::take(&mut self.clicked) {
+            self.remote.input.send(InputEvent::Button { button, pressed: false });
+        }
+        self.show_title();
     }
 
-    fn scroll(&mut self, delta: MouseScrollDelta) {
-        // The host counts away from the user, the guest towards them.
-        self.wheel -= match delta {
-            MouseScrollDelta::LineDelta(_, lines) => f64::from(lines),
-            MouseScrollDelta::PixelDelta(at) => at.y / NOTCH,
-        };
-        let notches = self.wheel.trunc();
-        self.wheel -= notches;
-        if self.grabbed && notches != 0.0 {
-            self.remote.input.send(InputEvent::Wheel(notches as i32));
+    fn button(&mut self, button: Button, pressed: bool) {
+        match (self.grabbed, pressed) {
+            // The click that takes the mouse is not the guest's.
+            (false, true) => self.grab(true),
+            (true, true) => {
+                self.clicked.push(button);
+                self.remote.input.send(InputEvent::Button { button, pressed });
+            }
+            (_, false) => {
+                if let Some(at) = self.clicked.iter().position(|clicked| *clicked == button) {
+                    self.clicked.swap_remove(at);
+                    self.remote.input.send(InputEvent::Button { button, pressed });
+                }
+            }
         }
     }
 
     fn show_title(&mut self) {
-        let Some(view) = &self.view else { return };
         let name = match self.remote.identity.name.as_str() {
             "" => String::new(),
             name => format!(" ({name})"),
@@ -292,125 +352,40 @@ impl Screen {
             _ => format!("{speed:.0} million instructions/s"),
         };
         let mouse = if self.grabbed { " - Ctrl-Alt-G releases the mouse" } else { "" };
-        view.window.set_title(&format!("emu{name} - {state}{mouse} - {HOTKEYS}"));
+        let title = format!("emu{name} - {state}{mouse} - {HOTKEYS}");
+        if title != self.title {
+            self.seat.set_title(&title).unwrap_or_else(|e| give_up(&e));
+            self.title = title;
+        }
     }
 
-    /// Looks whether the guest's screen has changed, and draws it then.
+    /// Looks whether the guest's screen has changed.
     fn look(&mut self) {
         let Some(display) = self.remote.display.clone() else { return };
         let (now, _) = self.remote.time();
         let before = (self.frame.width, self.frame.height);
-        let damage = display.refresh(now, &mut self.frame);
-        let Some(view) = &self.view else { return };
+        self.damaged |= display.refresh(now, &mut self.frame) != Damage::None;
         let size = (self.frame.width, self.frame.height);
-        if before != size && !self.resized && view.window.fullscreen().is_none() && size.0 > 0 && size.1 > 0 {
-            // The answer comes at once or as an event.
-            let _ = view.window.request_inner_size(PhysicalSize::new(size.0 as u32, size.1 as u32));
+        if before != size && !self.resized && size.0 > 0 && size.1 > 0 && !self.seat.is_full_screen() {
+            self.seat.resize(size);
         }
-        if damage != Damage::None {
-            view.window.request_redraw();
+    }
+
+    /// Looks whether the window has another size.
+    fn follow_size(&mut self) {
+        let size = self.seat.size();
+        if size != self.size {
+            self.size = size;
+            self.resized = size != (self.frame.width, self.frame.height) && size != FIRST_SIZE;
+            self.damaged = true;
         }
     }
 
     fn draw(&mut self) {
-        let Some(view) = &mut self.view else { return };
-        let size = view.window.inner_size();
-        let (Some(width), Some(height)) = (NonZeroU32::new(size.width), NonZeroU32::new(size.height)) else { return };
-        let drawn = view.surface.resize(width, height).and_then(|()| {
-            let mut buffer = view.surface.buffer_mut()?;
-            scale::fit(&self.frame, &mut buffer, size.width as usize, size.height as usize);
-            buffer.present()
-        });
-        if let Err(e) = drawn {
-            report::complain(&format!("cannot draw: {e}"));
-            exit::request("host-ui");
-        }
-    }
-
-    fn open(&self, event_loop: &ActiveEventLoop) -> Result<View, Box<dyn std::error::Error>> {
-        let full_screen = self.options.full_screen.then_some(Fullscreen::Borderless(None));
-        let attributes = Window::default_attributes()
-            .with_title("emu")
-            .with_inner_size(PhysicalSize::new(FIRST_SIZE.0, FIRST_SIZE.1))
-            .with_fullscreen(full_screen);
-        let window = Rc::new(event_loop.create_window(attributes)?);
-        let context = Context::new(window.clone())?;
-        let surface = Surface::new(&context, window.clone())?;
-        Ok(View { window, surface })
-    }
-}
-
-impl ApplicationHandler for Screen {
-    fn resumed(&mut self, event_loop: &ActiveEventLoop) {
-        if self.view.is_some() {
-            return;
-        }
-        match self.open(event_loop) {
-            Ok(view) => self.view = Some(view),
-            Err(e) => {
-                report::complain(&format!("cannot open a window: {e}"));
-                exit::leave(1);
-            }
-        }
-        self.show_title();
-    }
-
-    fn new_events(&mut self, event_loop: &ActiveEventLoop, cause: StartCause) {
-        if matches!(cause, StartCause::WaitCancelled { .. }) {
-            return;
-        }
-        let now = Instant::now();
-        if now >= self.next_title {
-            self.next_title = now + TITLE_TIME;
-            self.show_title();
-        }
-        self.look();
-        let wait = if self.hidden { HIDDEN_TIME } else { FRAME_TIME };
-        event_loop.set_control_flow(ControlFlow::WaitUntil(now + wait));
-    }
-
-    fn window_event(&mut self, _: &ActiveEventLoop, _: WindowId, event: WindowEvent) {
-        match event {
-            WindowEvent::CloseRequested if self.options.close => exit::request("host-ui"),
-            WindowEvent::RedrawRequested => self.draw(),
-            WindowEvent::Resized(size) => {
-                let own = (size.width as usize, size.height as usize) == (self.frame.width, self.frame.height);
-                let first = (size.width, size.height) == FIRST_SIZE;
-                self.resized = !own && !first;
-                if let Some(view) = &self.view {
-                    view.window.request_redraw();
-                }
-            }
-            WindowEvent::Occluded(hidden) => self.hidden = hidden,
-            WindowEvent::Focused(false) => {
-                self.release_all();
-                self.grab(false);
-            }
-            // Keys that were down before the window had the focus are none of the guest's business, nor are the
-            // host's repeats: the keyboard repeats by itself.
-            WindowEvent::KeyboardInput { event, is_synthetic, .. } if !event.repeat => {
-                let pressed = event.state == ElementState::Pressed;
-                if let PhysicalKey::Code(code) = event.physical_key
-                    && let Some(key) = keys::key(code)
-                    && !(is_synthetic && pressed)
-                {
-                    self.key(key, pressed);
-                }
-            }
-            WindowEvent::MouseInput { state, button, .. } => self.button(button, state == ElementState::Pressed),
-            WindowEvent::MouseWheel { delta, .. } => self.scroll(delta),
-            _ => {}
-        }
-    }
-
-    fn device_event(&mut self, _: &ActiveEventLoop, _: DeviceId, event: DeviceEvent) {
-        if let DeviceEvent::MouseMotion { delta: (dx, dy) } = event
-            && self.grabbed
-            && !self.twins.is_second((dx, dy))
-        {
-            let (x, y) = (self.motion.0 + dx, self.motion.1 + dy);
-            self.motion = (x.fract(), y.fract());
-            self.remote.input.send(InputEvent::Motion { dx: x as i32, dy: y as i32 });
-        }
+        self.damaged = false;
+        let (width, height) = self.size;
+        self.pixels.resize(width * height, 0);
+        scale::fit(&self.frame, &mut self.pixels, width, height);
+        self.seat.show(&self.pixels, self.size).unwrap_or_else(|e| give_up(&e));
     }
 }

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use x11rb::connection::Connection;
 use x11rb::protocol::xproto::{
-    AtomEnum, ClientMessageEvent, ConfigureWindowAux, ConnectionExt as _, Drawable, EventMask, ImageFormat, InputFocus,
-    KeyButMask, Window,
+    AtomEnum, ClientMessageEvent, ConfigureWindowAux, ConnectionExt as _, CreateWindowAux, Drawable, EventMask,
+    ImageFormat, InputFocus, KeyButMask, Window, WindowClass,
 };
 use x11rb::protocol::xtest::ConnectionExt as _;
 use x11rb::rust_connection::RustConnection;
@@ -80,9 +80,24 @@ impl Desk {
         let (connection, screen) = x11rb::connect(Some(&display)).expect("the X server takes clients");
         let root = connection.setup().roots[screen].root;
         let desk = Desk { display, connection, root, rules, manager, server };
-        // Extended Window Manager Hints: set when there is a window manager.
-        await_some("the window manager", || desk.property(root, "_NET_SUPPORTING_WM_CHECK"));
+        desk.await_manager();
         desk
+    }
+
+    /// Waits until the window manager takes care of windows. While it starts, it may forget some that are to be shown.
+    fn await_manager(&self) {
+        let (root, probe) = (self.root, self.connection.generate_id().unwrap());
+        let (class, own) = (WindowClass::INPUT_OUTPUT, CreateWindowAux::new());
+        self.connection.create_window(0, probe, root, 0, 0, 1, 1, 0, class, x11rb::COPY_FROM_PARENT, &own).unwrap();
+        await_some("the window manager", || {
+            self.connection.map_window(probe).unwrap();
+            // Inter-Client Communication Conventions Manual 4.1.3.1: set for each window by its manager.
+            self.property(probe, "WM_STATE")
+        });
+        self.connection.destroy_window(probe).unwrap();
+        await_some("the window manager to forget", || {
+            self.property(root, "_NET_CLIENT_LIST").is_none_or(|list| list.is_empty()).then_some(())
+        });
     }
 
     fn property(&self, window: Window, name: &str) -> Option<Vec<u8>> {
@@ -113,15 +128,7 @@ impl Desk {
     /// Waits for the window whose title begins with `title` to have the keyboard.
     pub fn await_window(&self, title: &str) -> Window {
         let window = await_some("the window", || self.find(self.root, title));
-        // A window manager that is still about to start gives it to nobody.
-        await_some("the focus", || {
-            let focus = self.focus();
-            if focus != window {
-                std::thread::sleep(Duration::from_millis(200));
-                self.set_focus(Some(window));
-            }
-            (focus == window).then_some(())
-        });
+        await_some("the focus", || (self.focus() == window).then_some(()));
         // The window's own look at the focus and at its place: the server has told it, but it may not have listened yet.
         await_some("the title", || self.title(window).contains(" - ").then_some(()));
         window
@@ -160,6 +167,12 @@ impl Desk {
         self.fake(if pressed { BUTTON } else { BUTTON + 1 }, button, 0, 0);
     }
 
+    /// Presses and releases a mouse button.
+    pub fn click(&self, button: u8) {
+        self.button(button, true);
+        self.button(button, false);
+    }
+
     /// Moves the pointer to a place on the screen.
     pub fn point(&self, x: i16, y: i16) {
         self.fake(MOTION, 0, x, y);
@@ -191,6 +204,19 @@ impl Desk {
         let message = ClientMessageEvent::new(32, window, atom(b"WM_PROTOCOLS"), data);
         self.connection.send_event(false, window, EventMask::NO_EVENT, message).unwrap();
         self.connection.sync().unwrap();
+    }
+
+    /// Takes a window away from its program.
+    pub fn destroy(&self, window: Window) {
+        self.connection.kill_client(window).unwrap();
+        self.connection.sync().unwrap();
+    }
+
+    /// Ends the X server.
+    pub fn unplug(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.server);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.server.wait().unwrap();
     }
 
     /// Gives a window another size, as its user would.

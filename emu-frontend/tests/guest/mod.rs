@@ -3,7 +3,7 @@
 //! It prints `ready` on COM1 and then echoes what it receives there, but for: `q` powers off, `e` writes 3 to port F4h
 //! (isa-debug-exit), `r` resets the machine, `t` triple-faults, `d` writes a letter to port E9h, `f` floods COM1 with
 //! 100,000 letters and a line end, `k` turns the mouse on and from then on prints what keyboard and mouse send, in
-//! hexadecimal, bytes of the mouse behind an `m`.
+//! hexadecimal, bytes of the mouse behind an `m`, and `K` does so with the mouse's wheel and side buttons.
 
 // Each test binary uses a part of this.
 #![allow(dead_code)]
@@ -73,7 +73,9 @@ fn program() -> Result<Vec<u8>, IcedError> {
         a.mov(bl, i32::from(b'\n'))?;
         a.call(send)
     })?;
-    on_letter(&mut a, b'k', receive, |a| keyboard(a, send))?;
+    // Mouse: enable reporting. And before that, for wheel and side buttons, sample rates 200, 200 and 80.
+    on_letter(&mut a, b'k', receive, |a| keyboard(a, send, &[0xf4]))?;
+    on_letter(&mut a, b'K', receive, |a| keyboard(a, send, &[0xf3, 200, 0xf3, 200, 0xf3, 80, 0xf4]))?;
     a.call(send)?;
     a.jmp(receive)?;
 
@@ -117,13 +119,15 @@ pub fn send_digit(a: &mut CodeAssembler, digit: &mut CodeLabel, send: CodeLabel)
     a.jmp(send)
 }
 
-/// Turns the mouse on (8042: write to the auxiliary device; mouse: enable reporting), and shows every byte of the 8042.
-fn keyboard(a: &mut CodeAssembler, send: CodeLabel) -> Result<(), IcedError> {
+/// Sends commands to the mouse (8042: write to the auxiliary device), and shows every byte of the 8042.
+fn keyboard(a: &mut CodeAssembler, send: CodeLabel, to_mouse: &[u8]) -> Result<(), IcedError> {
     let (mut next, mut show, mut nibble) = (a.create_label(), a.create_label(), a.create_label());
-    a.mov(al, 0xd4)?;
-    a.out(0x64, al)?;
-    a.mov(al, 0xf4)?;
-    a.out(0x60, al)?;
+    for byte in to_mouse {
+        a.mov(al, 0xd4)?;
+        a.out(0x64, al)?;
+        a.mov(al, i32::from(*byte))?;
+        a.out(0x60, al)?;
+    }
     a.set_label(&mut next)?;
     a.in_(al, 0x64)?;
     a.test(al, 1)?;

@@ -35,8 +35,10 @@ pub struct Shadow {
     picture: Option<Picture>,
     /// The sources of all lines, one after the other.
     source: Vec<u32>,
-    /// A copy of the planes, kept for its allocation.
+    /// A copy of the planes, and what they were before, when that was drawn.
     planes: Vec<u8>,
+    before: Vec<u8>,
+    phase: Option<Phase>,
 }
 
 /// What all lines have in common.
@@ -150,8 +152,15 @@ impl Picture {
         }
         let lines = match &self.content {
             Content::Text(Text { scan, .. }) | Content::Dots(scan, _) => {
+                std::mem::swap(&mut shadow.planes, &mut shadow.before);
                 shadow.planes.resize(4 * super::state::PLANE, 0);
                 memory.read(0, &mut shadow.planes);
+                // Most often nothing has changed, and no line needs to be gathered to see it.
+                if !all && shadow.phase == Some(phase) && shadow.planes == shadow.before {
+                    frame.shadow = shadow;
+                    return Damage::None;
+                }
+                shadow.phase = Some(phase);
                 scan.lines(height)
             }
             _ => Vec::new(),
