@@ -21,6 +21,8 @@ use std::sync::Arc;
 pub const CODE: u64 = 0x1000;
 /// Where its data lie: RBP.
 pub const DATA: u64 = 0x2_0000;
+/// Page tables of 64-bit code, from the top down, a page each.
+pub const TABLES: u64 = 0x8_0000;
 /// The first stack pointer.
 pub const STACK: u64 = 0x4_0000;
 /// Bytes of memory.
@@ -63,7 +65,6 @@ pub fn processor(model: CpuModel, code: &[u8], bits: u32, data: &[u8]) -> Vcpu {
 
 /// Maps the first 2 MiB one to one, but for a page among the data.
 fn page_tables(cpu: &mut Vcpu) {
-    const TABLES: u64 = 0x8_0000;
     let entry = |at: u64, value: u64| cpu.memory.write(at, &value.to_le_bytes());
     entry(TABLES, (TABLES + 0x1000) | 3);
     entry(TABLES + 0x1000, (TABLES + 0x2000) | 3);

@@ -75,7 +75,7 @@ fn instruction(code: Code, bits: u32, rng: &mut Rng) -> Option<Instruction> {
         if memory {
             // What loads all state has a place of its own; the last bytes are in a page that is not there.
             let at = match rng.u8(..64) {
-                0 => 0x4ff0 + rng.i32(..32),
+                0 => 0x4ff0 + rng.i32(0..32),
                 1..32 => rng.i32(0..DATA_BYTES as i32 - 16) & !15,
                 _ => rng.i32(0..DATA_BYTES as i32 - 16),
             };
