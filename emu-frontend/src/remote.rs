@@ -110,6 +110,7 @@ impl Remote {
     }
 
     /// Whether the guest is stopped; `None` if the machine is gone.
+    #[cfg(feature = "window")]
     pub fn is_paused(&self) -> Option<bool> {
         self.call(|machine| machine.is_paused())
     }

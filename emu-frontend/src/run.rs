@@ -4,8 +4,12 @@
 
 use crate::char::Characters;
 use crate::cli::config::{BootFiles, Config};
+#[cfg(feature = "window")]
+use crate::cli::display::DisplayKind;
 use crate::cli::error::StartError;
 use crate::cli::value::show_size;
+#[cfg(feature = "window")]
+use crate::display::window;
 use crate::{daemon, exit, report, signals};
 use emu_devices::board::firmware::FirmwareConfig;
 use emu_devices::board::kernel::{Kernel, KernelError, KernelOptions, Module, parse_modules};
@@ -45,6 +49,10 @@ pub struct BootImages {
 /// # Errors
 /// The machine cannot start.
 pub fn run(config: Config, arguments: &[OsString]) -> Result<String, StartError> {
+    #[cfg(feature = "window")]
+    if matches!(config.display, DisplayKind::Window(_)) {
+        window::leave_input_method(arguments);
+    }
     if config.daemonize {
         daemon::detach(arguments)?;
     }

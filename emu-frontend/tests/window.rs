@@ -372,6 +372,18 @@ fn quit_key_ends_with_status_0() {
 }
 
 #[test]
+fn window_needs_no_input_method_that_the_environment_names() {
+    let desk = Desk::set_up("input-method");
+    let arguments = ["-display", "window", "-serial", "stdio", "-monitor", "none"];
+    let environment = [("DISPLAY", desk.display.as_str()), ("XMODIFIERS", "@im=missing")];
+    let mut emu = Emulator::start_with("input-method", &arguments, &environment);
+    emu.output.expect("ready\n");
+    desk.await_window("emu");
+    desk.chord(&[code::CTRL, code::ALT, code::Q]);
+    assert_eq!(emu.wait(), Some(0));
+}
+
+#[test]
 fn every_key_is_the_pc_key_in_its_place() {
     let desk = Desk::set_up("keys");
     let (mut emu, _) = listening_guest("keys", &desk);

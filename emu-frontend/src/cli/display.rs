@@ -64,6 +64,7 @@ pub fn parse(options: &Options, screen: bool) -> Result<(DisplayKind, bool), Sta
 }
 
 /// The window's hotkeys, for its title.
+#[cfg(feature = "window")]
 pub const HOTKEYS: &str = "Ctrl-Alt-: G mouse, F full screen, S screenshot, D Ctrl-Alt-Del, P pause, Q quit";
 
 /// The end of `-help`: the keys that a display keeps for itself.

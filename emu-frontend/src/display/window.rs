@@ -6,7 +6,7 @@
 //! The window owns the process's first thread, as some hosts demand; the machine runs on another. Nothing is drawn while
 //! the guest changes nothing. Deliberately absent: menus, clipboard, several screens, Wayland without XWayland.
 
-#[cfg_attr(not(all(unix, not(target_os = "macos"))), expect(dead_code, reason = "minifb names keys there"))]
+#[cfg(all(unix, not(target_os = "macos")))]
 mod keys;
 #[cfg(any(test, not(all(unix, not(target_os = "macos")))))]
 #[cfg_attr(all(unix, not(target_os = "macos")), expect(dead_code, reason = "compiled to keep it right"))]
@@ -23,15 +23,17 @@ use crate::remote::Remote;
 use crate::{exit, report};
 use emu_devices::input::{Button, InputEvent, Key};
 use emu_devices::video::{Damage, Frame};
+pub use host::leave_input_method;
+use host::{Seat, Server};
 #[cfg(not(all(unix, not(target_os = "macos"))))]
-use plain::{Seat, Server};
+use plain as host;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 #[cfg(all(unix, not(target_os = "macos")))]
-use x11::{Seat, Server};
+use x11 as host;
 
 /// Between looks at the guest's screen.
 const FRAME_TIME: Duration = Duration::from_millis(16);

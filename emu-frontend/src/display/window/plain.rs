@@ -9,6 +9,7 @@ use emu_devices::input::{Button, Key};
 use minifb::{InputCallback, MouseButton, MouseMode};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ const BUTTONS: [(MouseButton, Button); 5] = [
     (MouseButton::Back, Button::Side),
     (MouseButton::Forward, Button::Extra),
 ];
+
+/// There is nothing that minifb would have to be kept from.
+pub fn leave_input_method(_: &[OsString]) {}
 
 /// The host's windows, which need no connection.
 pub struct Server;

@@ -13,6 +13,9 @@ use emu_devices::input::Button;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::error::Error;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use x11rb::connection::Connection;
 use x11rb::protocol::Event;
@@ -30,6 +33,9 @@ use x11rb::wrapper::ConnectionExt as _;
 const UPDATE_TIME: Duration = Duration::from_millis(100);
 /// Name and class of the window (Inter-Client Communication Conventions Manual, WM_CLASS).
 const CLASS: &[u8] = b"emu\0emu\0";
+/// Where Xlib looks for an input method, and its word for none of them (XSetLocaleModifiers(3)).
+const MODIFIERS: &str = "XMODIFIERS";
+const NO_INPUT_METHOD: &str = "@im=none";
 /// X's number of the key that Linux knows as 0.
 const FIRST_KEY: u32 = 8;
 /// `_NET_WM_STATE_ADD` and `_NET_WM_STATE_TOGGLE` (EWMH, _NET_WM_STATE).
@@ -48,6 +54,16 @@ x11rb::atom_manager! {
     }
 }
 
+/// Starts the process anew, with the same `arguments`, without the input method that the environment names, if it names
+/// one. minifb opens that, and does not survive if it does not run.
+pub fn leave_input_method(arguments: &[OsString]) {
+    let named = std::env::var_os(MODIFIERS).is_some_and(|value| !value.is_empty() && value != NO_INPUT_METHOD);
+    let (Some((name, rest)), true) = (arguments.split_first(), named) else { return };
+    let Ok(program) = std::env::current_exe() else { return };
+    // This returns only if it fails, and most input methods do run.
+    let _ = Command::new(program).arg0(name).args(rest).env(MODIFIERS, NO_INPUT_METHOD).exec();
+}
+
 /// A connection to the host's X server, without a window yet.
 pub struct Server {
     connection: RustConnection,
@@ -61,12 +77,19 @@ impl Server {
     /// # Errors
     /// There is none, or it is too old.
     pub fn connect() -> Result<Server, Box<dyn Error>> {
-        let (connection, screen) = x11rb::connect(None)?;
-        let root = connection.setup().roots[screen].root;
+        let display = std::env::var("DISPLAY").unwrap_or_default();
+        let (connection, screen) = x11rb::connect(None).map_err(|e| format!("X server '{display}': {e}"))?;
+        let setup = connection.setup();
+        let (root, depth) = (setup.roots[screen].root, setup.roots[screen].root_depth);
+        let bits = setup.pixmap_formats.iter().find(|format| format.depth == depth).map(|format| format.bits_per_pixel);
+        // minifb cannot draw elsewhere, and does not end well where it cannot.
+        if !matches!((depth, bits), (24 | 32, Some(32))) {
+            return Err(format!("X server '{display}': the screen has {depth} bits a pixel, not 24").into());
+        }
         let version = connection.xinput_xi_query_version(2, 1).ok().and_then(|cookie| cookie.reply().ok());
         // From this version on, whoever has selected raw motion receives it while the pointer is grabbed, too.
         if version.is_none_or(|version| (version.major_version, version.minor_version) < (2, 1)) {
-            return Err("the X server has no X Input Extension 2.1".into());
+            return Err(format!("X server '{display}': it has no X Input Extension 2.1").into());
         }
         let atoms = Atoms::new(&connection)?.reply()?;
         Ok(Server { connection, root, atoms })
