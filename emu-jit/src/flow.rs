@@ -2,6 +2,7 @@
 //! flags have to be in the vCPU.
 
 use emu_core::cpu::Width;
+use emu_core::cpu::regs::RSP;
 use emu_core::decode::insn::{Insn, Kind};
 use emu_core::exec::cache::ModeKey;
 use emu_core::exec::region::{Source, SourceBlock};
@@ -42,6 +43,18 @@ pub struct BlockFacts {
     pub predecessors: usize,
     /// The flags have to be in the vCPU when it begins, unless the translation still knows them.
     pub flags_in: bool,
+    /// The number of the smallest loop that it is part of.
+    pub innermost: Option<usize>,
+}
+
+/// A loop.
+pub struct Loop {
+    /// Its blocks.
+    pub blocks: Vec<usize>,
+    /// General registers that it writes.
+    pub writes: Registers,
+    /// Those of them that do not only move by small constants.
+    pub jumps: Registers,
 }
 
 /// What is known of a region.
@@ -58,7 +71,19 @@ pub struct Flow {
     pub uses_x87: bool,
     /// Blocks behind calls that the region follows: where its returns probably lead.
     pub return_sites: Vec<usize>,
+    /// Its loops.
+    pub loops: Vec<Loop>,
 }
+
+impl Flow {
+    /// The smallest loop that block `n` is part of.
+    pub fn innermost(&self, n: usize) -> Option<&Loop> {
+        self.blocks[n].innermost.map(|number| &self.loops[number])
+    }
+}
+
+/// A register that moves by no more than so much in an instruction walks through memory.
+const STEP: i64 = 64;
 
 /// The arithmetic flags.
 const FLAGS: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
@@ -142,6 +167,78 @@ fn facts(info: &mut InstructionInfoFactory, key: ModeKey, insn: &Insn, bytes: &[
     facts
 }
 
+/// Of the general registers `writes`, which `insn` writes, those that it does more to than to add a small constant.
+fn jumps(insn: &Insn, writes: Registers) -> Registers {
+    use Mnemonic as M;
+    let own = match insn.ops[0].kind {
+        Kind::Gpr if insn.width >= Width::B4 => 1 << (insn.ops[0].reg >> 3 & 15),
+        _ => 0,
+    };
+    let small = (insn.imm as i64).unsigned_abs() <= STEP as u64;
+    let steps = match insn.code.mnemonic() {
+        M::Add | M::Sub if insn.ops[1].kind == Kind::Imm && small => own,
+        M::Inc | M::Dec => own,
+        M::Push | M::Call | M::Ret | M::Pop => 1 << RSP & !if insn.code.mnemonic() == M::Pop { own } else { 0 },
+        _ => 0,
+    };
+    writes & !steps
+}
+
+/// The loops of `blocks`: of each edge back to a block that the way from the entry has passed, the blocks on ways to it from
+/// there. The number of the smallest goes to each block.
+fn find_loops(source: &Source, blocks: &mut [BlockFacts]) -> Vec<Loop> {
+    let mut before = vec![Vec::new(); blocks.len()];
+    for (n, block) in blocks.iter().enumerate() {
+        for to in &block.successors {
+            before[*to].push(n);
+        }
+    }
+    // Depth first: blocks on the way here, with the number of their next successor.
+    let mut back = Vec::new();
+    let mut seen = vec![false; blocks.len()];
+    let mut way = vec![(0, 0)];
+    seen[0] = true;
+    while let Some((n, next)) = way.last_mut() {
+        let Some(to) = blocks[*n].successors.get(*next).copied() else {
+            way.pop();
+            continue;
+        };
+        *next += 1;
+        if way.iter().any(|(passed, _)| *passed == to) {
+            let from = way.last().map_or(0, |(n, _)| *n);
+            back.push((from, to));
+        } else if !std::mem::replace(&mut seen[to], true) {
+            way.push((to, 0));
+        }
+    }
+    let mut loops = Vec::new();
+    for (from, head) in back {
+        let mut members = vec![head];
+        let mut queue = vec![from];
+        while let Some(n) = queue.pop() {
+            if !members.contains(&n) {
+                members.push(n);
+                queue.extend(&before[n]);
+            }
+        }
+        let (mut writes, mut jumping) = (0, 0);
+        for n in &members {
+            for (insn, facts) in source.blocks[*n].insns.iter().zip(&blocks[*n].insns) {
+                writes |= facts.writes;
+                jumping |= jumps(insn, facts.writes);
+            }
+        }
+        loops.push(Loop { blocks: members, writes, jumps: jumping });
+    }
+    loops.sort_by_key(|found| found.blocks.len());
+    for (number, found) in loops.iter().enumerate() {
+        for n in &found.blocks {
+            blocks[*n].innermost.get_or_insert(number);
+        }
+    }
+    loops
+}
+
 /// Looks at `source`.
 pub fn analyse(source: &Source) -> Flow {
     let mut info = InstructionInfoFactory::new();
@@ -190,6 +287,7 @@ pub fn analyse(source: &Source) -> Flow {
             blocks[to].predecessors += 1;
         }
     }
+    let loops = find_loops(source, &mut blocks);
     let all = |of: fn(&Facts) -> Registers| {
         blocks.iter().flat_map(|block| &block.insns).fold(0, |all, facts| all | of(facts))
     };
@@ -203,5 +301,5 @@ pub fn analyse(source: &Source) -> Flow {
         source.blocks.iter().flat_map(|block| &block.insns).any(|insn| of(source.mode, insn))
     };
     let (computes, uses_x87) = (any(crate::lower::sse::computes), any(crate::lower::x87::translates));
-    Flow { blocks, uses, vector_uses, computes, uses_x87, return_sites }
+    Flow { blocks, uses, vector_uses, computes, uses_x87, return_sites, loops }
 }

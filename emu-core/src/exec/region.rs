@@ -334,6 +334,11 @@ impl Regions {
         self.hot / WARM_SHARE
     }
 
+    /// Whether the region that begins with `entry` is being compiled.
+    fn awaits_code_for(&self, entry: OpRef) -> bool {
+        self.waiting.values().any(|id| self.list[*id].entry == entry && !self.list[*id].dead)
+    }
+
     /// Whether compiled code is on the stack.
     pub(super) fn running(&self) -> bool {
         self.running
@@ -639,8 +644,21 @@ impl Vcpu {
         (!gathered.blocks.is_empty()).then_some(Source { ticket: 0, rip, mode: self.mode, blocks: gathered.blocks })
     }
 
-    /// Follows branches, falls and direct calls from the block of `entry` through blocks that `find` knows.
+    /// The blocks of a region that begins with that of `entry`. Where other regions begin it ends, besides in a loop: what
+    /// leads back to the entry stays together.
     fn gather(&mut self, entry: OpRef, rip: u64, find: &Find) -> Option<Gathered> {
+        let all = self.follow(entry, rip, find)?;
+        let loops = all.that_lead_back();
+        let begins = |regions: &Regions, op: OpRef| op.block().region.get().is_some() || regions.awaits_code_for(op);
+        if all.members.iter().zip(&loops).skip(1).all(|(op, leads_back)| *leads_back || !begins(&self.regions, *op)) {
+            return Some(all);
+        }
+        let kept: Vec<u64> = all.addresses.iter().zip(&loops).filter_map(|(at, leads)| leads.then_some(*at)).collect();
+        self.follow(entry, rip, &|cpu, at| find(cpu, at).filter(|op| kept.contains(&at) || !begins(&cpu.regions, *op)))
+    }
+
+    /// Follows branches, falls and direct calls from the block of `entry` through blocks that `find` knows.
+    fn follow(&mut self, entry: OpRef, rip: u64, find: &Find) -> Option<Gathered> {
         let size = if self.mode & mode::CODE == 2 { 8 } else { 4 };
         let mask = if size == 8 { u64::MAX } else { 0xffff_ffff };
         let mut found = Gathered::default();
@@ -661,7 +679,6 @@ impl Vcpu {
             if let Some(tail) = block.tail {
                 found.note_page(page.wrapping_add(0x1000), tail.offset);
             }
-            found.members.push(op);
             let (bytes, insns) = (block.bytes.clone(), block.insns.clone());
             let mut targets = Vec::new();
             let next = at.wrapping_add(last.range().end as u64) & mask;
@@ -682,21 +699,24 @@ impl Vcpu {
                 }
                 _ => {}
             }
+            found.members.push(op);
+            found.addresses.push(at);
             found.blocks.push(SourceBlock { delta: distance, bytes, insns, targets });
-            for successor in successors {
-                if known.contains(&successor) {
+            for successor in &successors {
+                if known.contains(successor) {
                     continue;
                 }
-                let Some(op) = find(self, successor) else {
+                let Some(op) = find(self, *successor) else {
                     // The way back from a call that is not followed is not taken here.
                     if last.code.flow_control() == FlowControl::Call {
                         break;
                     }
                     continue;
                 };
-                known.push(successor);
-                queue.push_back((successor, op));
+                known.push(*successor);
+                queue.push_back((*successor, op));
             }
+            found.successors.push(successors);
         }
         Some(found)
     }
@@ -789,11 +809,43 @@ type Find<'a> = dyn Fn(&mut Vcpu, u64) -> Option<OpRef> + 'a;
 #[derive(Default)]
 struct Gathered {
     members: Vec<OpRef>,
+    /// Of each member.
+    addresses: Vec<u64>,
+    /// Where each leads, calls to both what they call and what is behind them.
+    successors: Vec<Vec<u64>>,
     blocks: Vec<SourceBlock>,
     pages: Vec<(i64, Offset)>,
 }
 
 impl Gathered {
+    /// Whether each member leads back to the first. A return leads behind all calls.
+    fn that_lead_back(&self) -> Vec<bool> {
+        let ends_in = |n: usize, control: FlowControl| {
+            self.blocks[n].insns.last().is_some_and(|last| last.code.flow_control() == control)
+        };
+        let calls = |n: &usize| ends_in(*n, FlowControl::Call) || ends_in(*n, FlowControl::IndirectCall);
+        let behind: Vec<u64> =
+            (0..self.members.len()).filter(calls).filter_map(|n| self.successors[n].last().copied()).collect();
+        let mut leads = vec![false; self.members.len()];
+        loop {
+            let mut more = false;
+            for n in 0..self.members.len() {
+                let ways = if ends_in(n, FlowControl::Return) { &behind } else { &self.successors[n] };
+                let to = |way: &u64| {
+                    *way == self.addresses[0]
+                        || self.addresses.iter().zip(&leads).any(|(at, leads)| *leads && at == way)
+                };
+                if !leads[n] && ways.iter().any(to) {
+                    leads[n] = true;
+                    more = true;
+                }
+            }
+            if !more {
+                return leads;
+            }
+        }
+    }
+
     /// Notes that the page at `distance` from that of the entry lies at `offset`.
     fn note_page(&mut self, distance: i64, offset: Offset) {
         if distance != 0 && !self.pages.iter().any(|(known, _)| *known == distance) {

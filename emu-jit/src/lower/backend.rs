@@ -7,8 +7,8 @@ use super::flags::{Flags, InstOp, Rotate, Shift};
 use super::memory::int;
 use super::{Callee, Lower};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::I64;
-use cranelift_codegen::ir::{Block, InstBuilder, Value};
+use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::{Block, InstBuilder, InstructionData, Opcode, Value};
 use emu_core::cpu::Width;
 use emu_core::cpu::regs::{BLOCK_RIP, RAX, RBP, RDX, RegFile, Slot, ZERO};
 use emu_core::cpu::rflags::{CF, FlagOp, OF};
@@ -150,6 +150,17 @@ impl Lower<'_> {
         (self.narrow(a, width), self.narrow(b, width))
     }
 
+    /// Whether both are known to be the same.
+    fn same(&self, a: V, b: V) -> bool {
+        match (a, b) {
+            (V::Wide(a), V::Wide(b)) => a == b,
+            (V::Narrow(a, v), V::Narrow(b, w)) => {
+                v == w && (a == b || self.reduced(a).is_some_and(|whole| self.reduced(b) == Some(whole)))
+            }
+            _ => false,
+        }
+    }
+
     /// An operation bit by bit.
     pub fn bits(&mut self, a: V, b: V, op: InstOp) -> V {
         if let (V::Imm(a), V::Imm(b)) = (a, b) {
@@ -158,6 +169,9 @@ impl Lower<'_> {
                 InstOp::Or => a | b,
                 InstOp::Xor => a ^ b,
             });
+        }
+        if self.same(a, b) {
+            return if matches!(op, InstOp::Xor) { V::Imm(0) } else { a };
         }
         let flags = matches!((a, b), (V::Flag(_), V::Flag(_)));
         let width = Self::common(a, b).unwrap_or(Width::B8);
@@ -226,6 +240,7 @@ impl Lower<'_> {
             (V::Sum { subtract: before, x, y, carry: None, width }, V::Flag(carry)) if before == subtract => {
                 return V::Sum { subtract, x, y, carry: Some(carry), width };
             }
+            _ if subtract && self.same(a, b) => return V::Imm(0),
             _ => {}
         }
         if width != Width::B8
@@ -335,6 +350,76 @@ impl Lower<'_> {
         true
     }
 
+    /// The 64 bits of which `value` is the low part, if it has been made so.
+    pub fn reduced(&self, value: Value) -> Option<Value> {
+        let dfg = &self.b.func.dfg;
+        let inst = dfg.value_def(value).inst()?;
+        (dfg.insts[inst].opcode() == Opcode::Ireduce).then(|| dfg.resolve_aliases(dfg.inst_args(inst)[0]))
+    }
+
+    /// A constant that `value` is known to be.
+    fn constant_of(&self, value: Value) -> Option<u64> {
+        let dfg = &self.b.func.dfg;
+        match dfg.insts[dfg.value_def(value).inst()?] {
+            InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => Some(imm.bits() as u64),
+            _ => None,
+        }
+    }
+
+    /// How many low bits of `value` may not be zero: as far as a few instructions tell.
+    pub fn bits_of(&self, value: Value) -> u32 {
+        self.bits_within(value, 4)
+    }
+
+    fn bits_within(&self, value: Value, depth: u32) -> u32 {
+        let dfg = &self.b.func.dfg;
+        let value = dfg.resolve_aliases(value);
+        let all = dfg.value_type(value).bits();
+        let Some(inst) = dfg.value_def(value).inst().filter(|_| depth != 0) else { return all };
+        let args = dfg.inst_args(inst);
+        let of = |n: usize| self.bits_within(args[n], depth - 1);
+        match dfg.insts[inst].opcode() {
+            Opcode::Iconst => {
+                let constant = self.constant_of(value).unwrap_or(u64::MAX);
+                (64 - constant.leading_zeros()).min(all)
+            }
+            Opcode::Uextend => of(0),
+            Opcode::Uload8 => 8,
+            Opcode::Uload16 => 16,
+            Opcode::Band => of(0).min(of(1)),
+            Opcode::Bor | Opcode::Bxor => of(0).max(of(1)),
+            Opcode::Ireduce => of(0).min(all),
+            Opcode::Ushr => match self.constant_of(args[1]) {
+                Some(count) if count < u64::from(all) => of(0).saturating_sub(count as u32),
+                _ => all,
+            },
+            _ => all,
+        }
+    }
+
+    /// Whether the value that general register `number` gets now is lost before anything can see it.
+    fn is_overwritten(&self, number: u8) -> bool {
+        use Mnemonic as M;
+        for (insn, facts) in self.block.insns.iter().zip(&self.flow.blocks[self.number].insns).skip(self.at + 1) {
+            let own = insn.ops[0].kind == Kind::Gpr && insn.ops[0].reg == RegFile::slot(number);
+            let source = match insn.ops[1].kind {
+                Kind::Imm => true,
+                Kind::Gpr => insn.ops[1].reg >> 3 & 15 != number,
+                _ => return false,
+            };
+            if insn.code.mnemonic() == M::Mov && insn.width >= Width::B4 && own && source {
+                return true;
+            }
+            // What has only registers and constants does not leave the region.
+            let harmless =
+                matches!(insn.code.mnemonic(), M::Mov | M::Test | M::Cmp | M::Add | M::Sub | M::Xor | M::And | M::Or);
+            if !harmless || insn.ops[0].kind != Kind::Gpr || facts.uses >> number & 1 != 0 {
+                return false;
+            }
+        }
+        false
+    }
+
     /// Operand 0, register or memory.
     fn operand(&mut self) -> V {
         let Ok(value) = self.read(0);
@@ -415,13 +500,19 @@ impl Lower<'_> {
     fn divide(&mut self, signed: bool) {
         let width = self.insn.width;
         let (a, d) = (RegFile::slot(RAX), RegFile::slot(RDX));
-        self.store_registers();
+        self.prepare_to_leave();
         let divisor = self.operand();
         let divisor = if signed { self.wide(divisor) } else { self.unsigned(divisor, width) };
+        if width == Width::B4 && self.high_follows(signed) {
+            self.divide_dwords(signed, divisor);
+            return;
+        }
         let low = self.register(a, width);
         let low = self.unsigned(low, width);
         let high = self.register(d, width);
-        let dividend = if width == Width::B8 {
+        let dividend = if width == Width::B8 && self.high_follows(signed) {
+            low
+        } else if width == Width::B8 {
             let high = self.wide(high);
             let expected = if signed { self.b.ins().sshr_imm_s(low, 63) } else { self.b.ins().iconst(I64, 0) };
             let short = self.b.ins().icmp(IntCC::Equal, high, expected);
@@ -451,6 +542,57 @@ impl Lower<'_> {
         let remainder = self.b.ins().isub(dividend, product);
         self.set_register(a, width, V::Wide(quotient));
         self.set_register(d, width, V::Wide(remainder));
+    }
+}
+
+impl Lower<'_> {
+    /// Whether rDX is known to be what zero or sign extension of rAX makes of it.
+    fn high_follows(&mut self, signed: bool) -> bool {
+        let width = self.insn.width;
+        let [low, mut high] = [RAX, RDX].map(|n| self.b.use_var(self.registers[usize::from(n)]));
+        let dfg = &self.b.func.dfg;
+        if !signed {
+            return self.bits_of(high) == 0;
+        }
+        if width != Width::B8 {
+            let Some(inst) = dfg.value_def(high).inst().filter(|inst| dfg.insts[*inst].opcode() == Opcode::Uextend)
+            else {
+                return false;
+            };
+            high = dfg.resolve_aliases(dfg.inst_args(inst)[0]);
+        }
+        let Some(inst) = dfg.value_def(high).inst().filter(|inst| dfg.insts[*inst].opcode() == Opcode::Sshr) else {
+            return false;
+        };
+        let [of, count] = [0, 1].map(|n| dfg.resolve_aliases(dfg.inst_args(inst)[n]));
+        let whole = if width == Width::B8 { Some(of) } else { self.reduced(of) };
+        whole == Some(low) && self.constant_of(count) == Some(u64::from(width.bits()) - 1)
+    }
+
+    /// DIV and IDIV of 32 bits by 32, which is what compilers make of them. The divisor comes extended to 64.
+    fn divide_dwords(&mut self, signed: bool, divisor: Value) {
+        let (a, d) = (RegFile::slot(RAX), RegFile::slot(RDX));
+        let divisor = self.b.ins().ireduce(I32, divisor);
+        let low = self.register(a, Width::B4);
+        let low = self.narrow(low, Width::B4);
+        let divides = self.b.ins().icmp_imm_s(IntCC::NotEqual, divisor, 0);
+        self.step_unless(divides);
+        if signed {
+            let divides = self.b.ins().icmp_imm_s(IntCC::NotEqual, divisor, -1);
+            let higher = self.b.ins().icmp_imm_s(IntCC::NotEqual, low, i64::from(i32::MIN));
+            let fits = self.b.ins().bor(divides, higher);
+            self.step_unless(fits);
+        }
+        if self.is_overwritten(RAX) {
+            let remainder = if signed { self.b.ins().srem(low, divisor) } else { self.b.ins().urem(low, divisor) };
+            self.set_register(d, Width::B4, V::of(remainder, Width::B4));
+            return;
+        }
+        let quotient = if signed { self.b.ins().sdiv(low, divisor) } else { self.b.ins().udiv(low, divisor) };
+        let product = self.b.ins().imul(quotient, divisor);
+        let remainder = self.b.ins().isub(low, product);
+        self.set_register(a, Width::B4, V::of(quotient, Width::B4));
+        self.set_register(d, Width::B4, V::of(remainder, Width::B4));
     }
 }
 

@@ -102,7 +102,7 @@ impl Lower<'_> {
                 self.system_flag(Callee::AllowUserPages, i64::from(self.insn.code.mnemonic() == M::Stac));
                 // Accesses have other rights from here on.
                 self.load_bank();
-                self.checked.clear();
+                self.forget_pages();
             }
             M::Xlatb => {
                 let table = self.register64(RegFile::slot(RBX));

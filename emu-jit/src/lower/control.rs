@@ -1,6 +1,6 @@
 //! Ways out of a block.
 
-use super::{Flags, Lower, V, signature};
+use super::{Flags, Lower, Start, V, signature};
 use crate::flow;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
@@ -49,17 +49,17 @@ impl Lower<'_> {
         let next = flow::next(block, insn);
         let counted = count_width(insn).map(|width| self.count(width));
         // Before ways part.
-        self.store_registers();
+        self.store_vectors();
         self.settle_x87_note();
         let condition = counted.or_else(|| Some(self.condition_flag(jump_condition(insn.code.mnemonic())?)));
         if let Some(condition) = condition {
             let taken = flow::target(block, insn);
             let (yes, no) = (self.b.create_block(), self.b.create_block());
             self.b.ins().brif(condition, yes, &[], no, &[]);
-            let flags = self.flags;
+            let (flags, pending) = (self.flags, self.pending);
             self.begin(yes);
             self.go(taken);
-            self.flags = flags;
+            (self.flags, self.pending) = (flags, pending);
             self.begin(no);
             self.go(next);
             return;
@@ -134,8 +134,8 @@ impl Lower<'_> {
 
     /// Goes to `target`: inside the region if it is at one of the distances `guesses`.
     fn guess(&mut self, target: Value, guesses: &[i64]) {
-        self.store_registers();
-        let flags = self.flags;
+        self.store_vectors();
+        let (flags, pending) = (self.flags, self.pending);
         for delta in guesses.iter().copied() {
             if !self.source.blocks.iter().any(|block| block.delta == delta) {
                 continue;
@@ -146,7 +146,7 @@ impl Lower<'_> {
             self.b.ins().brif(right, yes, &[], no, &[]);
             self.begin(yes);
             self.go(delta);
-            self.flags = flags;
+            (self.flags, self.pending) = (flags, pending);
             self.begin(no);
         }
         self.chain(target);
@@ -160,7 +160,7 @@ impl Lower<'_> {
         let up = self.b.ins().ishl_imm_s(target, 16);
         let down = self.b.ins().sshr_imm_s(up, 16);
         let canonical = self.b.ins().icmp(IntCC::Equal, down, target);
-        self.store_registers();
+        self.prepare_to_leave();
         self.step_unless(canonical);
     }
 
@@ -219,7 +219,9 @@ impl Lower<'_> {
             self.chain(target);
             return;
         };
-        self.store_registers();
+        self.store_vectors();
+        let waiting = self.may_wait(n);
+        self.store_general(self.pending & !waiting);
         // Pay for it.
         let cost = self.source.blocks[n].insns.len() as i64;
         let budget = self.b.use_var(self.budget);
@@ -230,26 +232,43 @@ impl Lower<'_> {
         self.b.ins().brif(short, over, &[], paid, &[]);
         self.begin(over);
         let target = self.rip(distance);
+        let pending = self.pending;
         self.settle(target, 0);
+        self.pending = pending;
         self.store(target, layout::REGS + usize::from(BLOCK_RIP));
         self.leave(exit::BUDGET);
         self.begin(paid);
         self.b.def_var(self.budget, left);
         let facts = &self.flow.blocks[n];
-        if facts.predecessors == 1 {
-            self.queue.push((n, self.flags, self.checked.clone()));
+        let start = if facts.predecessors == 1 {
+            Start { block: n, flags: self.flags, checked: self.checked.clone(), pending: self.pending }
         } else {
             if facts.flags_in {
                 self.store_flags();
             }
-            self.queue.push((n, Flags::Memory, Vec::new()));
-        }
+            Start { block: n, flags: Flags::Memory, checked: Vec::new(), pending: waiting }
+        };
+        self.queue.push(start);
         self.b.ins().jump(self.clif[n], &[]);
     }
 
     /// A value of `width` as the low part of 64 bits.
     pub fn unsigned(&mut self, value: V, width: Width) -> Value {
+        if let V::Imm(value) = value {
+            return self.b.ins().iconst(I64, (value & width.mask()) as i64);
+        }
         let narrow = self.narrow(value, width);
-        if width == Width::B8 { narrow } else { self.b.ins().uextend(I64, narrow) }
+        if width == Width::B8 {
+            return narrow;
+        }
+        // Where the rest is known to be zero there is nothing to do.
+        let all = match value {
+            V::Wide(all) => Some(all),
+            _ => self.reduced(narrow),
+        };
+        match all {
+            Some(all) if self.bits_of(all) <= width.bits() => all,
+            _ => self.b.ins().uextend(I64, narrow),
+        }
     }
 }

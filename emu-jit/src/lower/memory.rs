@@ -4,10 +4,13 @@ use super::{Lower, V};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
+use cranelift_frontend::Variable;
 use emu_core::cpu::Width;
-use emu_core::cpu::regs::{BLOCK_RIP, RSP, SEG_BASE, ZERO};
+use emu_core::cpu::regs::{BLOCK_RIP, RSP, RegFile, SEG_BASE, Slot, ZERO};
 use emu_core::cpu::segment::Seg;
+use emu_core::decode::insn::Kind;
 use emu_core::exec::region::layout;
+use iced_x86::Mnemonic;
 
 /// The integer type of a width.
 pub fn int(width: Width) -> Type {
@@ -47,6 +50,33 @@ pub struct Checked {
     addend: Value,
 }
 
+/// What an address is made of, as far as the instruction tells: registers by their slots.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Via {
+    base: Slot,
+    index: Slot,
+    shift: u8,
+    seg: Option<Seg>,
+    /// Displacements that are near each other share one.
+    group: i64,
+}
+
+/// A page that accesses in a loop expect to be in, because what their addresses are made of stays or moves by small steps:
+/// where that is so, neither the TLB nor what it says has to be waited for.
+pub struct Guess {
+    /// The accesses that share it: their loop, their address, and whether they write.
+    owner: Option<(usize, Via, bool)>,
+    /// The page's linear address, or [`NO_PAGE`].
+    page: Variable,
+    /// What makes a linear address in it a host address.
+    addend: Variable,
+}
+
+/// Like no page's address with any of the four lowest bits set.
+const NO_PAGE: i64 = 0x800;
+/// Pages that are expected in a region at most: each keeps two registers busy.
+const GUESSES: usize = 6;
+
 /// Addresses this far apart are taken to be in the same page often enough.
 const NEAR: i64 = 2048;
 
@@ -64,9 +94,55 @@ impl Lower<'_> {
         }
     }
 
+    /// Makes room for guesses, all of them wrong.
+    pub fn declare_guesses(&mut self) {
+        if self.flow.loops.is_empty() {
+            return;
+        }
+        for _ in 0..GUESSES {
+            let (page, addend) = (self.b.declare_var(I64), self.b.declare_var(I64));
+            self.guesses.push(Guess { owner: None, page, addend });
+            let none = self.b.ins().iconst(I64, 0);
+            self.b.def_var(addend, none);
+        }
+        self.forget_pages();
+    }
+
+    /// Forgets which pages the TLB has, and makes all guesses wrong.
+    pub fn forget_pages(&mut self) {
+        self.checked.clear();
+        for n in 0..self.guesses.len() {
+            let none = self.b.ins().iconst(I64, NO_PAGE);
+            self.b.def_var(self.guesses[n].page, none);
+        }
+    }
+
+    /// The guess for an access to the address that was made last.
+    fn guess_page(&mut self, write: bool) -> Option<(Variable, Variable)> {
+        let via = self.via?;
+        let number = self.flow.blocks[self.number].innermost?;
+        let jumps = self.flow.loops[number].jumps;
+        let stays = |slot: Slot| matches!(slot, ZERO | BLOCK_RIP) || jumps >> (slot >> 3 & 15) & 1 == 0;
+        let index = self.register64(via.index);
+        if !stays(via.base) || !(stays(via.index) || self.bits_of(index) <= 8) {
+            return None;
+        }
+        let owner = Some((number, via, write));
+        let guess = self.guesses.iter_mut().find(|guess| guess.owner.is_none() || guess.owner == owner)?;
+        guess.owner = owner;
+        Some((guess.page, guess.addend))
+    }
+
     /// The effective address of the memory operand, cut to the address size.
     pub fn effective(&mut self) -> Value {
         let mem = self.insn.mem;
+        self.via = Some(Via {
+            base: mem.base,
+            index: mem.index,
+            shift: mem.shift,
+            seg: matches!(mem.seg, Seg::Fs | Seg::Gs).then_some(mem.seg),
+            group: mem.disp.div_euclid(NEAR),
+        });
         let mut sum = None;
         let mut disp = mem.disp;
         let mut root = Root { base: None, index: None, narrow: false };
@@ -125,7 +201,7 @@ impl Lower<'_> {
 
     /// The host address of `size` bytes at `linear`, if the TLB has it; else the interpreter executes the instruction.
     pub fn host(&mut self, linear: Value, size: u64, write: bool) -> Value {
-        self.store_registers();
+        self.prepare_to_leave();
         let place = self.place(linear);
         let size = size as i64;
         let near = self.checked.iter().rev().find(|known| {
@@ -157,7 +233,27 @@ impl Lower<'_> {
             let addend = self.b.block_params(joined)[0];
             return self.b.ins().iadd(linear, addend);
         }
-        let (page, addend) = self.look_up(linear, size, write);
+        let guess = self.guess_page(write);
+        let (page, addend) = match guess {
+            Some((page, addend)) => {
+                // An access that is not aligned is looked up: it might reach into the next page.
+                let aligned = self.b.ins().band_imm_s(linear, !0xfff | (size - 1));
+                let expected = self.b.use_var(page);
+                let right = self.b.ins().icmp(IntCC::Equal, aligned, expected);
+                let (wrong, joined) = (self.b.create_block(), self.b.create_block());
+                self.b.set_cold_block(wrong);
+                self.b.ins().brif(right, joined, &[], wrong, &[]);
+                self.begin(wrong);
+                let (found, at) = self.look_up(linear, size, write);
+                self.b.set_cold_block(self.b.current_block().unwrap_or(wrong));
+                self.b.def_var(page, found);
+                self.b.def_var(addend, at);
+                self.b.ins().jump(joined, &[]);
+                self.begin(joined);
+                (self.b.use_var(page), self.b.use_var(addend))
+            }
+            None => self.look_up(linear, size, write),
+        };
         self.checked.push(Checked { place, size, write, page, addend });
         self.b.ins().iadd(linear, addend)
     }
@@ -185,6 +281,35 @@ impl Lower<'_> {
         self.b.ins().load(int(width), guest(), host, 0)
     }
 
+    /// Whether the current instruction is MOVZX, MOVSX or MOVSXD from memory to all of a register.
+    pub fn extends_memory(&self) -> bool {
+        matches!(self.insn.code.mnemonic(), Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd)
+            && self.insn.ops[1].kind == Kind::Mem
+            && self.insn.width >= Width::B4
+    }
+
+    /// Translates the current instruction, which [`Lower::extends_memory`]: as one load.
+    pub fn extend_memory(&mut self) {
+        let width = self.insn.operand_width(1);
+        let linear = self.linear();
+        let host = self.host(linear, width.bytes(), false);
+        let signed = self.insn.code.mnemonic() != Mnemonic::Movzx;
+        let to = if signed { int(self.insn.width) } else { I64 };
+        let extended = match (width, signed) {
+            (Width::B1, true) => self.b.ins().sload8(to, guest(), host, 0),
+            (Width::B1, false) => self.b.ins().uload8(to, guest(), host, 0),
+            (Width::B2, true) => self.b.ins().sload16(to, guest(), host, 0),
+            (Width::B2, false) => self.b.ins().uload16(to, guest(), host, 0),
+            _ => self.load_host(width, host),
+        };
+        let value = match width {
+            Width::B1 | Width::B2 if !signed => V::Wide(extended),
+            Width::B1 | Width::B2 => V::of(extended, self.insn.width),
+            _ => V::of(extended, width),
+        };
+        self.set_register(self.insn.ops[0].reg, self.insn.width, value);
+    }
+
     /// Stores to a host address.
     pub fn store_host(&mut self, value: Value, host: Value) {
         self.b.ins().store(guest(), value, host, 0);
@@ -192,6 +317,8 @@ impl Lower<'_> {
 
     /// The stack pointer, which has the size of the code.
     pub fn stack_pointer(&mut self) -> Value {
+        let via = Via { base: RegFile::slot(RSP), index: ZERO, shift: 0, seg: None, group: 0 };
+        self.via = Some(via);
         let sp = self.b.use_var(self.registers[usize::from(RSP)]);
         self.cut_sum(sp, sp, 0)
     }

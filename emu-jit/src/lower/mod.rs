@@ -41,7 +41,7 @@ use emu_core::ops::integer::{self, Visitor};
 use emu_core::softfloat::sse::mxcsr;
 use flags::Flags;
 use iced_x86::{FlowControl, Mnemonic};
-use memory::{Checked, Place};
+use memory::{Checked, Guess, Place, Via};
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -290,6 +290,15 @@ enum Callee {
     ExecuteInBoth,
 }
 
+/// A block, with what is known where it begins.
+struct Start {
+    block: usize,
+    flags: Flags,
+    checked: Vec<Checked>,
+    /// General registers that may not have been stored.
+    pending: Registers,
+}
+
 /// The translation of one region.
 pub struct Lower<'f> {
     b: FunctionBuilder<'f>,
@@ -310,16 +319,22 @@ pub struct Lower<'f> {
     budget: Variable,
     /// The start of each block.
     clif: Vec<Block>,
-    /// Blocks to translate, with what is known of the flags there.
-    queue: Vec<(usize, Flags, Vec<Checked>)>,
-    /// The block and instruction that are being translated.
+    /// Blocks to translate, with what is known there.
+    queue: Vec<Start>,
+    /// The block and instruction that are being translated, and their numbers.
     block: &'f SourceBlock,
+    number: usize,
     insn: &'f Insn,
+    at: usize,
     flags: Flags,
     /// What is known of addresses.
     places: HashMap<Value, Place>,
     /// Accesses whose page is known to be in the TLB here.
     checked: Vec<Checked>,
+    /// Pages that accesses in loops expect.
+    guesses: Vec<Guess>,
+    /// What the address that was made last is made of.
+    via: Option<Via>,
     /// Instructions for the interpreter's functions.
     foreign: Foreign,
     /// Flags that others leave in part as they were.
@@ -369,10 +384,14 @@ impl<'f> Lower<'f> {
             clif,
             queue: Vec::new(),
             block,
+            number: 0,
             insn,
+            at: 0,
             flags,
             places: HashMap::new(),
             checked: Vec::new(),
+            guesses: Vec::new(),
+            via: None,
             foreign: Foreign::default(),
             befores: Vec::new(),
             pending,
@@ -420,10 +439,12 @@ impl<'f> Lower<'f> {
         self.load_bank();
         self.load_registers(self.flow.uses);
         self.load_vectors(self.flow.vector_uses);
+        self.declare_guesses();
         self.b.ins().jump(self.clif[0], &[]);
-        self.queue.push((0, Flags::Memory, Vec::new()));
+        self.queue.push(Start { block: 0, flags: Flags::Memory, checked: Vec::new(), pending: self.may_wait(0) });
         let mut done = vec![false; self.source.blocks.len()];
-        while let Some((n, flags, checked)) = self.queue.pop() {
+        while let Some(start) = self.queue.pop() {
+            let n = start.block;
             if std::mem::replace(&mut done[n], true) {
                 continue;
             }
@@ -432,9 +453,11 @@ impl<'f> Lower<'f> {
             } else {
                 self.b.switch_to_block(self.clif[n]);
             }
-            self.flags = flags;
-            self.checked = checked;
+            self.flags = start.flags;
+            self.checked = start.checked;
+            self.pending = start.pending;
             self.block = &self.source.blocks[n];
+            self.number = n;
             self.translate(n);
         }
         self.leave_for_step();
@@ -502,7 +525,9 @@ impl<'f> Lower<'f> {
         for (k, insn) in insns.iter().enumerate() {
             self.b.set_srcloc(SourceLoc::new((first + k) as u32));
             self.insn = insn;
+            self.at = k;
             self.open = None;
+            self.via = None;
             let facts = self.flow.blocks[n].insns[k];
             let ends = k + 1 == insns.len();
             if is_foreign(self.source.mode, insn) || !self.addressable() {
@@ -521,6 +546,8 @@ impl<'f> Lower<'f> {
                 self.x87_instruction();
             } else if string::translates(insn) {
                 self.string_instruction();
+            } else if self.extends_memory() {
+                self.extend_memory();
             } else if !self.shift_by_constant() && !self.bit_instruction() && !self.bmi_instruction() {
                 match integer::semantics(insn, Run(self)) {
                     Some(()) => {}
@@ -602,10 +629,30 @@ impl<'f> Lower<'f> {
     /// Stores the registers that have been written: before any place where the region may be left.
     fn store_registers(&mut self) {
         self.store_vectors();
-        let mask = std::mem::take(&mut self.pending);
+        self.store_general(self.pending);
+    }
+
+    /// Stores the general registers in `mask`.
+    fn store_general(&mut self, mask: Registers) {
+        self.pending &= !mask;
         for n in (0..16).filter(|n| mask >> n & 1 != 0) {
             let value = self.b.use_var(self.registers[usize::from(n)]);
             self.store(value, layout::REGS + usize::from(RegFile::slot(n)));
+        }
+    }
+
+    /// General registers that need not have been stored where block `n` begins: what its loop writes is stored where the
+    /// loop is left, and not in each turn.
+    fn may_wait(&self, n: usize) -> Registers {
+        self.flow.innermost(n).map_or(0, |found| found.writes)
+    }
+
+    /// Before a place where the region may be left: registers are stored here, or in loops there.
+    fn prepare_to_leave(&mut self) {
+        if self.flow.innermost(self.number).is_some() {
+            self.store_vectors();
+        } else {
+            self.store_registers();
         }
     }
 
@@ -628,16 +675,16 @@ impl<'f> Lower<'f> {
     }
 
     /// Goes on in a new block if `stay` is not zero; else leaves the region for the interpreter to execute the current
-    /// instruction, of which nothing has been done yet. The caller has called [`Lower::store_registers`] before.
+    /// instruction, of which nothing has been done yet. The caller has called [`Lower::prepare_to_leave`] before.
     fn step_unless(&mut self, stay: Value) {
-        debug_assert!(
-            self.pending | self.vectors.pending == 0,
-            "registers are stored before an instruction changes any"
-        );
+        debug_assert!(self.vectors.pending == 0, "registers are stored before an instruction changes any");
         let (hot, cold) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(cold);
         self.b.ins().brif(stay, hot, &[], cold, &[]);
         self.begin(cold);
+        let pending = self.pending;
+        self.store_registers();
+        self.pending = pending;
         self.store_flags();
         self.store_x87_note();
         let distance = self.block.delta + i64::from(self.insn.block_offset);
@@ -708,7 +755,7 @@ impl<'f> Lower<'f> {
         self.store(start, layout::REGS + usize::from(BLOCK_RIP));
         self.flags = Flags::Memory;
         // It may change what the TLB has.
-        self.checked.clear();
+        self.forget_pages();
         let kept = self.foreign.keep(self.insn);
         let insn = self.b.ins().iconst(I64, kept as i64);
         // What the second returns with anything but zero has left the guest's FPU.

@@ -57,7 +57,7 @@ impl Lower<'_> {
             return;
         };
         let width = Width::from_bytes(usize::from(self.insn.mem_size()));
-        self.store_registers();
+        self.prepare_to_leave();
         let flags = self.load(I64, layout::SYSTEM_FLAGS);
         let down = self.b.ins().band_imm_s(flags, DF as i64);
         let up = self.b.ins().icmp_imm_s(IntCC::Equal, down, 0);

@@ -333,7 +333,7 @@ impl Lower<'_> {
         let known = |known: &Place| known.0 == place.0 && known.1.wrapping_sub(place.1) & 15 == 0;
         if aligned && !self.vectors.aligned.iter().any(known) {
             self.vectors.aligned.push(place);
-            self.store_registers();
+            self.prepare_to_leave();
             let low = self.b.ins().band_imm_s(linear, 15);
             let fits = self.b.ins().icmp_imm_s(IntCC::Equal, low, 0);
             self.step_unless(fits);
