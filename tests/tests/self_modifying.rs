@@ -469,3 +469,22 @@ fn random_changes_execute_as_one_by_one() {
         assert_eq!(fast, slow, "round {round}");
     }
 }
+
+/// What makes bytes undefined may be the second of them: FE with another operation than INC and DEC.
+#[test]
+fn undefined_bytes_become_an_instruction_when_a_later_one_changes() {
+    let mut m = Machine::new_protected();
+    m.write(FUNCTION, &[0xfe, 0xd8, 0xf4]);
+    m.assemble(32, CODE, |a| {
+        a.mov(byte_ptr(FUNCTION + 1), cl)?;
+        a.mov(ebx, FUNCTION as u32)?;
+        a.jmp(ebx)
+    });
+    m.set_reg(RCX, 0xd8);
+    assert_eq!(m.run_to_fault(), fault::UD);
+    m.cpu.state.rip = CODE;
+    m.set_reg(RAX, 6);
+    m.set_reg(RCX, 0xc0);
+    m.run();
+    assert_eq!((m.caught(), m.reg(RAX)), (None, 7));
+}

@@ -59,7 +59,7 @@ pub fn decode(cx: Decoding, offset: Offset, bytes: &[u8]) -> Box<Block> {
 /// page does, and the others at `tail`. `None` if there is no such instruction.
 pub fn decode_crossing(cx: Decoding, offset: Offset, first: usize, tail: Offset, bytes: &[u8]) -> Option<Box<Block>> {
     let insns = decode_run(cx, bytes, 1);
-    let len = usize::from(insns.first()?.len);
+    let len = usize::from(insns.first().filter(|insn| insn.code != Code::INVALID)?.len);
     let rest = len.checked_sub(first).filter(|rest| *rest != 0)?;
     let ops = threaded(cx, handlers::crossing, &insns, len);
     let mut block = Block::new(ops, insns.into(), offset, &bytes[..len]);
@@ -81,7 +81,10 @@ fn decode_run(cx: Decoding, bytes: &[u8], most: usize) -> Vec<Insn> {
             if decoder.last_error() == DecoderError::NoMoreBytes {
                 break;
             }
-            insns.push(invalid(start as u16, bits));
+            let mut undefined = invalid(start as u16, bits);
+            // All bytes that were looked at: with another one among them it may be an instruction.
+            undefined.len = (decoder.position() - start).clamp(1, 15) as u8;
+            insns.push(undefined);
             break;
         }
         let mut insn = Insn::new(&iced, 0, bits);
