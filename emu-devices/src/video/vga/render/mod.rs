@@ -29,6 +29,9 @@ pub trait VideoMemory {
     fn read(&self, offset: usize, bytes: &mut [u8]);
 }
 
+/// A text cursor's location and rows of dots.
+type CursorPlace = (u16, (u8, u8));
+
 /// What a frame shows, to tell what has changed since.
 #[derive(Clone, Debug, Default)]
 pub struct Shadow {
@@ -38,7 +41,8 @@ pub struct Shadow {
     /// A copy of the planes, and what they were before, when that was drawn.
     planes: Vec<u8>,
     before: Vec<u8>,
-    phase: Option<Phase>,
+    /// What else lines were gathered from: the phase and the text cursor.
+    gathered: Option<(Phase, Option<CursorPlace>)>,
 }
 
 /// What all lines have in common.
@@ -156,11 +160,12 @@ impl Picture {
                 shadow.planes.resize(4 * super::state::PLANE, 0);
                 memory.read(0, &mut shadow.planes);
                 // Most often nothing has changed, and no line needs to be gathered to see it.
-                if !all && shadow.phase == Some(phase) && shadow.planes == shadow.before {
+                let gathered = Some((phase, self.text().and_then(|(text, _)| text.cursor())));
+                if !all && shadow.gathered == gathered && shadow.planes == shadow.before {
                     frame.shadow = shadow;
                     return Damage::None;
                 }
-                shadow.phase = Some(phase);
+                shadow.gathered = gathered;
                 scan.lines(height)
             }
             _ => Vec::new(),

@@ -220,6 +220,21 @@ fn preset_row_scan_scrolls_by_lines() {
 }
 
 #[test]
+fn cursor_that_moves_or_goes_changes_lines_while_memory_stays() {
+    let (mut state, memory) = text();
+    for (index, value) in [(0x0a, 13), (0x0b, 14), (0x0f, 1)] {
+        out(&mut state, 0x3d4, index, value);
+    }
+    let mut frame = draw(&state, SHOWN, &memory);
+    for (index, value) in [(0x0f, 0), (0x0a, 0x20)] {
+        out(&mut state, 0x3d4, index, value);
+        assert_eq!(refresh(&state, SHOWN, &memory, &mut frame), Damage::Lines(13..15));
+        assert_eq!(refresh(&state, SHOWN, &memory, &mut frame), Damage::None);
+        assert_eq!(frame.pixels, draw(&state, SHOWN, &memory).pixels);
+    }
+}
+
+#[test]
 fn text_is_readable_as_characters() {
     let (mut state, memory) = text();
     for (index, value) in [(0x0a, 13), (0x0b, 14), (0x0f, 1)] {

@@ -5,7 +5,7 @@
 //! ```
 
 use super::scan::{Line, Scan};
-use super::{Phase, VideoMemory};
+use super::{CursorPlace, Phase, VideoMemory};
 use crate::video::vga::state::VgaState;
 use crate::video::{Cell, TextScreen};
 
@@ -52,6 +52,11 @@ impl Text {
             palette: state.attribute.palette(),
             cursor: Cursor { location: state.crtc.cursor_location(), rows: state.crtc.cursor_rows() },
         }
+    }
+
+    /// Where the cursor is and which rows of dots it has, if any.
+    pub fn cursor(&self) -> Option<CursorPlace> {
+        self.cursor.rows.map(|rows| (self.cursor.location, rows))
     }
 
     /// The source of `line`.
