@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// Executions of a block after which it is worth a place in a region: a share of [`Compiler::threshold`].
-const WARM_SHARE: u32 = 32;
+const WARM_SHARE: u32 = 8;
 /// Instructions in a region at most.
 const INSNS: usize = 200;
 /// Blocks in a region at most.
