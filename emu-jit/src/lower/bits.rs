@@ -110,7 +110,7 @@ impl Lower<'_> {
                 let index = self.unsigned(index, Width::B1);
                 let mut address = self.b.ins().iadd(table, index);
                 if self.insn.addr != Width::B8 {
-                    address = self.b.ins().band_imm_s(address, 0xffff_ffff);
+                    address = self.low_half(address);
                 }
                 let linear = self.linear_of(address);
                 let host = self.host(linear, 1, false);
@@ -301,7 +301,7 @@ impl Lower<'_> {
                 let distance = self.b.ins().ishl_imm_s(units, i64::from(width.bytes().trailing_zeros()));
                 address = self.b.ins().iadd(address, distance);
                 if insn.addr != Width::B8 {
-                    address = self.b.ins().band_imm_s(address, 0xffff_ffff);
+                    address = self.low_half(address);
                 }
             }
             let linear = self.linear_of(address);

@@ -174,7 +174,7 @@ impl Lower<'_> {
             None => self.b.ins().iconst(I64, (disp as u64 & self.insn.addr.mask()) as i64),
         };
         let address = match sum {
-            Some(_) if self.insn.addr != Width::B8 => self.b.ins().band_imm_s(address, 0xffff_ffff),
+            Some(_) if self.insn.addr != Width::B8 => self.low_half(address),
             _ => address,
         };
         root.narrow = self.insn.addr != self.code_width();

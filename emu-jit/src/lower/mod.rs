@@ -595,9 +595,15 @@ impl<'f> Lower<'f> {
         if self.wide_code() { Width::B8 } else { Width::B4 }
     }
 
+    /// The low 32 bits, zero-extended: as a move, for which the host needs no constant.
+    fn low_half(&mut self, value: Value) -> Value {
+        let low = self.b.ins().ireduce(I32, value);
+        self.b.ins().uextend(I64, low)
+    }
+
     /// An address cut to the size of the code.
     fn cut(&mut self, address: Value) -> Value {
-        if self.wide_code() { address } else { self.b.ins().band_imm_s(address, 0xffff_ffff) }
+        if self.wide_code() { address } else { self.low_half(address) }
     }
 
     /// RIP at `distance` from the start of the region.
