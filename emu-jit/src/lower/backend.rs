@@ -301,7 +301,6 @@ impl Lower<'_> {
                 self.b.ins().fence();
             }
             M::Mul | M::Imul => self.multiply(insn.code.mnemonic() == M::Imul),
-            M::Div | M::Idiv if insn.width < Width::B4 => self.divide_narrow(insn.code.mnemonic() == M::Idiv),
             M::Div | M::Idiv => self.divide(insn.code.mnemonic() == M::Idiv),
             M::Leave => {
                 let rbp = RegFile::slot(RBP);
@@ -426,9 +425,15 @@ impl Lower<'_> {
         value
     }
 
+    /// Where the low and the high half of products and dividends are: rDX:rAX, of bytes in AX.
+    fn halves(&self) -> (Slot, Slot) {
+        let low = RegFile::slot(RAX);
+        (low, if self.insn.width == Width::B1 { low + 1 } else { RegFile::slot(RDX) })
+    }
+
     fn multiply(&mut self, signed: bool) {
         let width = self.insn.width;
-        let (a, d) = (RegFile::slot(RAX), RegFile::slot(RDX));
+        let (a, d) = self.halves();
         let x = self.operand();
         let y = self.register(a, width);
         let (low, high, fits);
@@ -455,51 +460,16 @@ impl Lower<'_> {
             let back = if signed { self.b.ins().sextend(I64, low) } else { self.b.ins().uextend(I64, low) };
             fits = self.b.ins().icmp(IntCC::Equal, back, product);
         }
-        if width == Width::B1 {
-            // All of the product is in AX.
-            self.set_register(a, width, V::of(low, width));
-            self.set_register(a + 1, width, V::of(high, width));
-        } else {
-            self.set_register(a, width, V::of(low, width));
-            self.set_register(d, width, V::of(high, width));
-        }
+        self.set_register(a, width, V::of(low, width));
+        self.set_register(d, width, V::of(high, width));
         let bits = self.select(V::Flag(fits), V::Imm(0), V::Imm(CF | OF));
         self.flags = Flags::Parts(bits, V::of(low, width));
-    }
-
-    /// DIV and IDIV of 8 and 16 bits, whose dividend is AX or DX:AX; the interpreter has the faults.
-    fn divide_narrow(&mut self, signed: bool) {
-        let width = self.insn.width;
-        let low = RegFile::slot(RAX);
-        let high = if width == Width::B1 { low + 1 } else { RegFile::slot(RDX) };
-        self.store_registers();
-        let extended = |lower: &mut Self, v: V| if signed { lower.wide(v) } else { lower.unsigned(v, width) };
-        let divisor = self.operand();
-        let divisor = extended(self, divisor);
-        let upper = self.register(high, width);
-        let upper = extended(self, upper);
-        let upper = self.b.ins().ishl_imm_s(upper, i64::from(width.bits()));
-        let lower = self.register(low, width);
-        let lower = self.unsigned(lower, width);
-        let dividend = self.b.ins().bor(upper, lower);
-        let divides = self.b.ins().icmp_imm_s(IntCC::NotEqual, divisor, 0);
-        self.step_unless(divides);
-        // In 64 bits no quotient is too large.
-        let quotient = if signed { self.b.ins().sdiv(dividend, divisor) } else { self.b.ins().udiv(dividend, divisor) };
-        let cut = self.narrow(V::Wide(quotient), width);
-        let back = if signed { self.b.ins().sextend(I64, cut) } else { self.b.ins().uextend(I64, cut) };
-        let fits = self.b.ins().icmp(IntCC::Equal, back, quotient);
-        self.step_unless(fits);
-        let product = self.b.ins().imul(quotient, divisor);
-        let remainder = self.b.ins().isub(dividend, product);
-        self.set_register(low, width, V::Wide(quotient));
-        self.set_register(high, width, V::Wide(remainder));
     }
 
     /// DIV and IDIV of dividends that fit 64 bits; the interpreter has the others, and the faults.
     fn divide(&mut self, signed: bool) {
         let width = self.insn.width;
-        let (a, d) = (RegFile::slot(RAX), RegFile::slot(RDX));
+        let (a, d) = self.halves();
         self.prepare_to_leave();
         let divisor = self.operand();
         let divisor = if signed { self.wide(divisor) } else { self.unsigned(divisor, width) };
@@ -519,13 +489,14 @@ impl Lower<'_> {
             self.step_unless(short);
             low
         } else {
-            let high = self.unsigned(high, width);
+            let high = if signed { self.wide(high) } else { self.unsigned(high, width) };
             let high = self.b.ins().ishl_imm_s(high, i64::from(width.bits()));
             self.b.ins().bor(high, low)
         };
         let divides = self.b.ins().icmp_imm_s(IntCC::NotEqual, divisor, 0);
         self.step_unless(divides);
-        if signed {
+        // Narrower dividends have no quotient that is too large for 64 bits.
+        if signed && width >= Width::B4 {
             let divides = self.b.ins().icmp_imm_s(IntCC::NotEqual, divisor, -1);
             let higher = self.b.ins().icmp_imm_s(IntCC::NotEqual, dividend, i64::MIN);
             let fits = self.b.ins().bor(divides, higher);
