@@ -9,6 +9,7 @@ pub mod dma;
 mod hostile;
 pub mod input;
 pub mod intc;
+pub mod net;
 pub mod pc_testdev;
 pub mod pci;
 pub mod port92;
