@@ -6,22 +6,24 @@
 //!     +--finished(now)--+ <---results------+--> Notifier: the device is polled
 //!  monitor --> Media: insert, eject, information
 //! ```
-//! An [`Image`] may block; only the worker calls it, so a slow file never stalls the vCPU. A [`Disk`] has one request
-//! under way at a time, in the order of submission even if the device has lost interest in an earlier one. In real
-//! time it finishes when the worker has; in deterministic time at an instant that follows from the request alone, for
-//! which the machine then waits. So a device does three things:
+//! An [`Image`] may block; only the worker calls it, so a slow file never stalls the vCPU. Requests are carried out in
+//! the order of submission, even if the device has lost interest in an earlier one. In real time a request finishes when
+//! the worker has; in deterministic time at an instant that follows from the requests alone, for which the machine then
+//! waits. A device has one request under way ([`Disk::submit`], [`Disk::finished`]) or as many as it likes, each with a
+//! tag of its own ([`Disk::enqueue`], [`Disk::completed`]). It does three things:
 //!
 //! ```text
 //!  attached:  disk.set_notifier(notifier)
 //!  poll_at:   disk.poll_at(), or an earlier deadline of its own
 //!  poll:      while let Some(completion) = disk.finished(cx.now) { .. }      (a status register may look too)
 //! ```
-//! Deliberately absent: several requests at once, scatter lists, and write-back caching, which the host does.
+//! Deliberately absent: requests that overtake each other, scatter lists, and write-back caching, which the host does.
 
 use crate::shared::Shared;
 use emu_core::bus::Notifier;
 use emu_core::clock::{ClockMode, Instant};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -69,11 +71,26 @@ pub trait Image: Send {
     /// The host cannot promise that.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// The guest does not need these bytes any more.
+    /// The guest does not need these bytes any more; what they read as afterwards is open.
     ///
     /// # Errors
     /// The host refuses.
     fn discard(&mut self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Makes `len` bytes from `offset` zeros. With `unmap` they need not have room on the host any more.
+    ///
+    /// # Errors
+    /// As [`Image::write_at`].
+    fn write_zeroes(&mut self, offset: u64, len: u64, _unmap: bool) -> io::Result<()> {
+        let zeros = vec![0; len.min(64 << 10) as usize];
+        let mut at = offset;
+        while at < offset + len {
+            let n = (offset + len - at).min(zeros.len() as u64);
+            self.write_at(at, &zeros[..n as usize])?;
+            at += n;
+        }
         Ok(())
     }
 }
@@ -97,14 +114,31 @@ pub enum Request {
     },
     /// Make all earlier writes durable.
     Flush,
+    /// The bytes are not needed any more. Takes no time for data, however long it is.
+    Discard {
+        /// In bytes.
+        offset: u64,
+        /// In bytes.
+        len: u64,
+    },
+    /// Make the bytes zeros.
+    WriteZeroes {
+        /// In bytes.
+        offset: u64,
+        /// In bytes.
+        len: u64,
+        /// They need not have room on the host.
+        unmap: bool,
+    },
 }
 
 impl Request {
+    /// Bytes of data that move.
     fn len(&self) -> usize {
         match self {
             Request::Read { len, .. } => *len,
             Request::Write { data, .. } => data.len(),
-            Request::Flush => 0,
+            Request::Flush | Request::Discard { .. } | Request::WriteZeroes { .. } => 0,
         }
     }
 }
@@ -126,7 +160,7 @@ impl Completion {
     }
 }
 
-/// The request that is under way, as a snapshot keeps it.
+/// A request that is under way, as a snapshot keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PendingRequest {
     /// Bytes to read.
@@ -145,13 +179,53 @@ pub enum PendingRequest {
     },
     /// A flush.
     Flush,
+    /// Bytes that are not needed.
+    Discard {
+        /// In bytes.
+        offset: u64,
+        /// In bytes.
+        len: u64,
+    },
+    /// Bytes that become zeros.
+    WriteZeroes {
+        /// In bytes.
+        offset: u64,
+        /// In bytes.
+        len: u64,
+        /// They need not have room on the host.
+        unmap: bool,
+    },
+}
+
+impl From<&Request> for PendingRequest {
+    fn from(request: &Request) -> PendingRequest {
+        match *request {
+            Request::Read { offset, len } => PendingRequest::Read { offset, len },
+            Request::Write { offset, ref data } => PendingRequest::Write { offset, data: data.as_ref().clone() },
+            Request::Flush => PendingRequest::Flush,
+            Request::Discard { offset, len } => PendingRequest::Discard { offset, len },
+            Request::WriteZeroes { offset, len, unmap } => PendingRequest::WriteZeroes { offset, len, unmap },
+        }
+    }
+}
+
+impl From<PendingRequest> for Request {
+    fn from(pending: PendingRequest) -> Request {
+        match pending {
+            PendingRequest::Read { offset, len } => Request::Read { offset, len },
+            PendingRequest::Write { offset, data } => Request::Write { offset, data: Arc::new(data) },
+            PendingRequest::Flush => Request::Flush,
+            PendingRequest::Discard { offset, len } => Request::Discard { offset, len },
+            PendingRequest::WriteZeroes { offset, len, unmap } => Request::WriteZeroes { offset, len, unmap },
+        }
+    }
 }
 
 /// The guest-visible state of a disk that no register of its device shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskState {
-    /// The request under way and when it is due in deterministic time.
-    pub pending: Option<(PendingRequest, Instant)>,
+    /// The requests under way, oldest first: tag, request, and when it is due in deterministic time.
+    pub pending: Vec<(u64, PendingRequest, Instant)>,
     /// The guest has locked the medium in.
     pub locked: bool,
     /// The tray is open.
@@ -297,8 +371,10 @@ impl Media {
     }
 }
 
+/// A request whose completion the device still wants.
 struct Current {
     sequence: u64,
+    tag: u64,
     request: Request,
     due: Instant,
 }
@@ -309,7 +385,8 @@ pub struct Disk {
     results: Receiver<(u64, Completion)>,
     deterministic: bool,
     sequence: u64,
-    current: Option<Current>,
+    /// Oldest first.
+    current: VecDeque<Current>,
 }
 
 impl Disk {
@@ -334,7 +411,7 @@ impl Disk {
         let work = move || work(&queue, &sender, &worker_slot);
         std::thread::Builder::new().name(format!("disk {name}")).spawn(work)?;
         let deterministic = clock != ClockMode::Realtime;
-        Ok(Disk { media: Media { slot, jobs }, results, deterministic, sequence: 0, current: None })
+        Ok(Disk { media: Media { slot, jobs }, results, deterministic, sequence: 0, current: VecDeque::new() })
     }
 
     /// The same with `image`, known as `file`, in it.
@@ -419,41 +496,53 @@ impl Disk {
         self.media.slot.lock().info.tray_open
     }
 
-    /// Starts `request`. One that is under way is carried out before, and its completion forgotten.
+    /// Starts `request`. What is under way is carried out before, and its completion forgotten.
     pub fn submit(&mut self, now: Instant, request: Request) {
-        let due = now.plus_nanos(LATENCY + BYTE_TIME * request.len() as u64);
-        self.start(request, due);
+        self.cancel();
+        self.enqueue(now, 0, request);
     }
 
-    fn start(&mut self, request: Request, due: Instant) {
+    /// Starts `request` behind those that are under way. `tag` is what [`Disk::completed`] calls it.
+    pub fn enqueue(&mut self, now: Instant, tag: u64, request: Request) {
+        let start = self.current.back().map_or(now, |last| last.due.max(now));
+        let due = start.plus_nanos(LATENCY + BYTE_TIME * request.len() as u64);
+        self.start(tag, request, due);
+    }
+
+    fn start(&mut self, tag: u64, request: Request, due: Instant) {
         self.sequence += 1;
-        self.current = Some(Current { sequence: self.sequence, request: request.clone(), due });
-        // If the worker is gone, so are the results, and `finished` says so.
+        self.current.push_back(Current { sequence: self.sequence, tag, request: request.clone(), due });
+        // If the worker is gone, so are the results, and `completed` says so.
         let _ = self.media.jobs.send(Job::Request(self.sequence, request));
     }
 
     /// Whether a request is under way.
     pub fn is_busy(&self) -> bool {
-        self.current.is_some()
+        !self.current.is_empty()
     }
 
-    /// Forgets the request that is under way, as a reset does. A write is carried out all the same.
+    /// Forgets what is under way, as a reset does. Writes are carried out all the same.
     pub fn cancel(&mut self) {
-        self.current = None;
+        self.current.clear();
     }
 
     /// When to look at [`Disk::finished`] next; `None` if nothing is under way or the notifier will tell.
     pub fn poll_at(&self) -> Option<Instant> {
-        self.current.as_ref().filter(|_| self.deterministic).map(|current| current.due)
+        self.current.front().filter(|_| self.deterministic).map(|current| current.due)
     }
 
     /// What has come of the request under way, if it has finished by `now`. Call it from `poll`, at least.
     pub fn finished(&mut self, now: Instant) -> Option<Completion> {
-        let current = self.current.as_ref()?;
+        self.completed(now).map(|(_, completion)| completion)
+    }
+
+    /// The tag of the oldest request under way and what has come of it, if it has finished by `now`.
+    pub fn completed(&mut self, now: Instant) -> Option<(u64, Completion)> {
+        let current = self.current.front()?;
         if self.deterministic && now < current.due {
             return None;
         }
-        loop {
+        let completion = loop {
             let result = match self.deterministic {
                 true => self.results.recv().ok(),
                 false => match self.results.try_recv() {
@@ -462,48 +551,33 @@ impl Disk {
                     Err(std::sync::mpsc::TryRecvError::Disconnected) => None,
                 },
             };
-            let Some((sequence, completion)) = result else {
-                self.current = None;
-                return Some(Completion::failed(io::ErrorKind::BrokenPipe));
-            };
-            if sequence == current.sequence {
-                self.current = None;
-                return Some(completion);
+            match result {
+                Some((sequence, completion)) if sequence == current.sequence => break completion,
+                // One that was cancelled.
+                Some(_) => {}
+                None => break Completion::failed(io::ErrorKind::BrokenPipe),
             }
-        }
+        };
+        self.current.pop_front().map(|current| (current.tag, completion))
     }
 
     /// What a snapshot keeps.
     pub fn state(&self) -> DiskState {
-        let pending = self.current.as_ref().map(|current| {
-            let request = match &current.request {
-                Request::Read { offset, len } => PendingRequest::Read { offset: *offset, len: *len },
-                Request::Write { offset, data } => {
-                    PendingRequest::Write { offset: *offset, data: data.as_ref().clone() }
-                }
-                Request::Flush => PendingRequest::Flush,
-            };
-            (request, current.due)
-        });
+        let pending = self.current.iter().map(|current| (current.tag, (&current.request).into(), current.due));
         let slot = self.media.slot.lock();
-        DiskState { pending, locked: slot.info.locked, tray_open: slot.info.tray_open }
+        DiskState { pending: pending.collect(), locked: slot.info.locked, tray_open: slot.info.tray_open }
     }
 
     /// Takes over a saved state; what was under way is started again.
     pub fn set_state(&mut self, state: DiskState) {
-        self.current = None;
+        self.cancel();
         {
             let mut slot = self.media.slot.lock();
             slot.info.locked = state.locked && slot.info.removable;
             slot.info.tray_open = state.tray_open && slot.info.removable;
         }
-        if let Some((pending, due)) = state.pending {
-            let request = match pending {
-                PendingRequest::Read { offset, len } => Request::Read { offset, len },
-                PendingRequest::Write { offset, data } => Request::Write { offset, data: Arc::new(data) },
-                PendingRequest::Flush => Request::Flush,
-            };
-            self.start(request, due);
+        for (tag, pending, due) in state.pending {
+            self.start(tag, pending.into(), due);
         }
     }
 }
@@ -546,7 +620,8 @@ fn work(queue: &Receiver<Job>, results: &Sender<(u64, Completion)>, slot: &Share
 /// Carries a request out. After an error it is tried again sector by sector, to find how far it goes.
 fn perform(image: &mut dyn Image, request: Request) -> Completion {
     let end = image.len().next_multiple_of(SECTOR);
-    let inside = |offset: u64, len: usize| len <= LONGEST && offset.checked_add(len as u64).is_some_and(|e| e <= end);
+    let within = |offset: u64, len: u64| offset.checked_add(len).is_some_and(|e| e <= end);
+    let inside = |offset: u64, len: usize| len <= LONGEST && within(offset, len as u64);
     match request {
         Request::Read { offset, len } if inside(offset, len) => {
             let mut data = vec![0; len];
@@ -569,7 +644,19 @@ fn perform(image: &mut dyn Image, request: Request) -> Completion {
             }
             Completion { data: Vec::new(), done, error: result.err() }
         }
-        Request::Read { .. } | Request::Write { .. } => Completion::failed(io::ErrorKind::InvalidInput),
+        Request::Discard { offset, len } | Request::WriteZeroes { offset, len, .. } if within(offset, len) => {
+            if image.is_read_only() {
+                return Completion::failed(io::ErrorKind::ReadOnlyFilesystem);
+            }
+            let error = match request {
+                Request::WriteZeroes { unmap, .. } => image.write_zeroes(offset, len, unmap),
+                _ => image.discard(offset, len),
+            };
+            Completion { error: error.err(), ..Completion::default() }
+        }
+        Request::Read { .. } | Request::Write { .. } | Request::Discard { .. } | Request::WriteZeroes { .. } => {
+            Completion::failed(io::ErrorKind::InvalidInput)
+        }
         Request::Flush => Completion { error: image.flush().err(), ..Completion::default() },
     }
 }

@@ -154,3 +154,57 @@ fn state_carries_the_request_under_way_to_another_disk() {
     assert_eq!(wait(&mut to).done, 512);
     assert_eq!(other.bytes()[512..], [8; 512]);
 }
+
+#[test]
+fn several_requests_finish_in_order_with_their_tags() {
+    for clock in [ICOUNT, ClockMode::Realtime] {
+        let image = MemoryImage::zeros(4096);
+        let mut disk = disk(&image, clock);
+        disk.enqueue(Instant::ZERO, 70, Request::Write { offset: 0, data: Arc::new(vec![6; 1024]) });
+        disk.enqueue(Instant::ZERO, 30, Request::WriteZeroes { offset: 512, len: 512, unmap: true });
+        disk.enqueue(Instant::ZERO, 50, Request::Read { offset: 0, len: 1024 });
+        disk.enqueue(Instant::ZERO, 10, Request::Discard { offset: 0, len: 4096 });
+        disk.enqueue(Instant::ZERO, 90, Request::Discard { offset: 512, len: 4096 });
+        if clock == ICOUNT {
+            let first = disk.poll_at().unwrap();
+            assert_eq!(first, Instant(100_000 + 10_240));
+            assert_eq!(disk.completed(first).map(|(tag, _)| tag), Some(70));
+            assert_eq!(disk.poll_at(), Some(first.plus_nanos(100_000)), "a disk does one thing at a time");
+            assert!(disk.completed(first).is_none());
+        }
+        let mut tags = Vec::new();
+        while disk.is_busy() {
+            if let Some((tag, completion)) = disk.completed(Instant(u64::MAX)) {
+                tags.push(tag);
+                assert_eq!(completion.error.is_some(), tag == 90, "beyond the end");
+                if tag == 50 {
+                    assert_eq!(completion.data, [vec![6; 512], vec![0; 512]].concat());
+                }
+            }
+        }
+        assert_eq!(tags[tags.len() - 4..], [30, 50, 10, 90]);
+    }
+}
+
+#[test]
+fn submitted_request_replaces_those_that_are_queued() {
+    let image = MemoryImage::zeros(4096);
+    let mut disk = disk(&image, ClockMode::Realtime);
+    disk.enqueue(Instant::ZERO, 1, Request::Write { offset: 0, data: Arc::new(vec![6; 512]) });
+    disk.enqueue(Instant::ZERO, 2, Request::Flush);
+    assert_eq!(read(&mut disk, 0, 512).data, vec![6; 512]);
+    assert!(!disk.is_busy() && disk.completed(Instant(u64::MAX)).is_none());
+}
+
+#[test]
+fn state_carries_several_requests_with_their_tags() {
+    let (image, other) = (MemoryImage::zeros(1024), MemoryImage::zeros(1024));
+    let mut from = disk(&image, ICOUNT);
+    from.enqueue(Instant(7), 3, Request::Write { offset: 0, data: Arc::new(vec![8; 1024]) });
+    from.enqueue(Instant(7), 9, Request::WriteZeroes { offset: 0, len: 512, unmap: false });
+    let mut to = disk(&other, ICOUNT);
+    to.set_state(from.state());
+    assert_eq!(to.completed(Instant(u64::MAX)).map(|(tag, _)| tag), Some(3));
+    assert_eq!(to.completed(Instant(u64::MAX)).map(|(tag, _)| tag), Some(9));
+    assert_eq!(other.bytes(), [vec![0; 512], vec![8; 512]].concat());
+}
