@@ -440,6 +440,7 @@ fn hostile_guest_cannot_break_a_whole_pc() {
             vga: Some(VgaConfig::default()),
             ide: Default::default(),
             floppies: [Some(floppy()), None],
+            expansion: Default::default(),
             boot: PcBoot::ResetVector,
             firmware: Default::default(),
             options: MachineOptions::default(),

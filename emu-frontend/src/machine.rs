@@ -234,6 +234,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         boot: images.boot,
         firmware: images.firmware,
         floppies: floppies(config, clock)?,
+        expansion: Vec::new(),
         options: MachineOptions {
             no_reboot: config.no_reboot,
             no_shutdown: config.no_shutdown,

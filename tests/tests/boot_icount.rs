@@ -77,6 +77,7 @@ fn boot(arch: &str, engine: Engine) -> Trace {
         testdev: false,
         audio: Default::default(),
         floppies: Default::default(),
+        expansion: Default::default(),
         vga: None,
         ide: Default::default(),
         boot: PcBoot::Kernel(Box::new(kernel), options),

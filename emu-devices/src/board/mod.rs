@@ -3,6 +3,7 @@
 pub mod acpi;
 pub mod boot_state;
 pub mod elf;
+pub mod expansion;
 pub mod firmware;
 pub mod fw_cfg;
 pub mod kernel;

@@ -7,10 +7,11 @@
 //!         16 wired-OR ISA lines; IRQ0 is input 2 of the I/O APIC
 //! ```
 //! Devices poll in the order in which they are plugged in. A processor model without APIC gets the 8259 pair's INTR
-//! directly, and no I/O APIC. Deliberately absent, for now: network, USB.
+//! directly, and no I/O APIC. Deliberately absent, for now: USB.
 
 use super::acpi::{AcpiConfig, AcpiTables, LoaderFiles};
 use super::boot_state::{BootState, firmware_mtrrs};
+use super::expansion::{self, Card, Expansion, SlotError};
 use super::firmware::FirmwareConfig;
 use super::fw_cfg::FwCfg;
 use super::kernel::{Kernel, KernelError, KernelOptions};
@@ -88,6 +89,9 @@ pub enum PcError {
     /// The kernel cannot be booted.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// Expansion cards do not fit.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
 }
 
 /// What starts after a reset.
@@ -145,6 +149,8 @@ pub struct PcConfig {
     pub ide: [Option<(Kind, Disk)>; 4],
     /// The diskette drives.
     pub floppies: [Option<Disk>; 2],
+    /// The cards in its slots.
+    pub expansion: Vec<Expansion>,
     /// What starts.
     pub boot: PcBoot,
     /// What firmware is told.
@@ -211,7 +217,8 @@ impl Pc {
         };
         let knows_no_pci = rom.is_some_and(|rom| rom.size() <= ISA_FIRMWARE);
         let video = config.vga.as_ref().map_or(0, vga::extra_memory);
-        let extra = video + rom.map_or(0, Rom::size);
+        let cards: u64 = config.expansion.iter().map(|expansion| Card::extra_memory(&expansion.card)).sum();
+        let extra = video + cards + rom.map_or(0, Rom::size);
         let memory = GuestMemory::new(config.ram, extra).map_err(|source| PcError::Ram { size: config.ram, source })?;
         if let Some(rom) = rom {
             let mapped = rom.map(&memory);
@@ -325,10 +332,11 @@ impl Pc {
         let front_panel = pm.front_panel();
         pci.plug(&bus, POWER_MANAGEMENT, pm);
         let display = config.vga.as_ref().map(|vga| plug_vga(&bus, &pci, vga, knows_no_pci));
+        expansion::plug(config.expansion, &bus, &pci, &intx, isa)?;
 
         let mut vcpu = Vcpu::new(model.clone(), bus.clone());
         vcpu.ferr = ferr;
-        let boot = boot(config.boot, config.firmware, model, acpi, config.vga);
+        let boot = boot(config.boot, config.firmware, model, acpi, config.vga, pci.clone());
         let machine = Machine::new(bus, vcpu, boot, config.options);
         let controllers = interrupts.controllers;
         Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display, media, controllers, cmos })
@@ -405,6 +413,7 @@ fn boot(
     model: Arc<CpuModel>,
     acpi: AcpiConfig,
     vga: Option<VgaConfig>,
+    pci: PciBus,
 ) -> Box<dyn super::machine::Boot<PcError>> {
     let long_mode = model.supports(Feature::Lm);
     let kernel = match boot {
@@ -423,6 +432,7 @@ fn boot(
         if let Some(vga) = &vga {
             text_mode::initialise(bus, vga.memory, &vga.font);
         }
+        expansion::assign(bus, &pci);
         let memory = bus.memory();
         let machine = smbios_machine(memory, &model);
         SmbiosTables::place(&firmware.smbios, &machine, memory);

@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod host_i440fx;
+pub mod option_rom;
 pub mod piix3;
 pub mod piix4;
 

@@ -29,6 +29,7 @@ fn config() -> PcConfig {
         testdev: false,
         audio: Default::default(),
         floppies: Default::default(),
+        expansion: Default::default(),
         vga: None,
         ide: Default::default(),
         boot: PcBoot::ResetVector,

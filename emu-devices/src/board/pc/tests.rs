@@ -19,6 +19,7 @@ fn config(model: &str, boot: PcBoot) -> PcConfig {
         testdev: false,
         audio: Default::default(),
         floppies: Default::default(),
+        expansion: Default::default(),
         vga: None,
         ide: Default::default(),
         boot,
