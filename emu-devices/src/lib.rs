@@ -20,3 +20,4 @@ pub mod storage;
 pub mod testbench;
 pub mod timer;
 pub mod video;
+pub mod virtio;

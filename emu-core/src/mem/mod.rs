@@ -165,6 +165,32 @@ impl GuestMemory {
         }
     }
 
+    /// Whether all of `len` bytes from `address` are memory that can be read and written, so that DMA to and from them loses nothing.
+    /// Takes no longer for a long range than for a short one.
+    pub fn is_writable_memory(&self, address: PhysAddr, len: u64) -> bool {
+        const FOUR_GIB: u64 = 1 << 32;
+        let Some(end) = address.checked_add(len) else { return false };
+        let inside = |start: u64, stop: u64| address >= start && end <= stop;
+        if inside(LEGACY_END, self.low_top)
+            || inside(FOUR_GIB, FOUR_GIB + self.high_ram())
+            || inside(0, LEGACY_START.min(self.low_top))
+        {
+            return true;
+        }
+        let layout = read_lock(&self.layout);
+        if end <= self.low_top {
+            // Part of it lies between 640 KiB and 1 MiB.
+            let first = address.saturating_sub(LEGACY_START) / CHUNK;
+            let last = (end.min(LEGACY_END) - 1).saturating_sub(LEGACY_START) / CHUNK;
+            let chunks = layout.legacy.iter().take(last as usize + 1).skip(first as usize);
+            return chunks.into_iter().all(|chunk| chunk.read.is_some() && chunk.read == chunk.write);
+        }
+        layout
+            .extras
+            .iter()
+            .any(|e| e.writable && address >= e.start && address - e.start < e.len && end - e.start <= e.len)
+    }
+
     /// Puts `len` bytes of ROM or device memory (page-aligned) at `start`; the offset of its first byte, or `None` if the
     /// room given at creation is used up.
     pub fn add_extra(&self, start: PhysAddr, len: u64, writable: bool) -> Option<Offset> {

@@ -31,6 +31,8 @@ pub mod reg {
     pub const SUBSYSTEM: u8 = 0x2e;
     /// Expansion ROM base address.
     pub const ROM: u8 = 0x30;
+    /// Where the list of capabilities begins.
+    pub const CAPABILITIES: u8 = 0x34;
     /// Interrupt line: for software only.
     pub const INTERRUPT_LINE: u8 = 0x3c;
     /// Interrupt pin: 0 none, 1 INTA# to 4 INTD#.
@@ -47,7 +49,20 @@ pub mod command {
     pub const MASTER: u16 = 1 << 2;
     /// SERR# enable.
     pub const SERR: u16 = 1 << 8;
+    /// The function does not assert INTx#.
+    pub const INTX_DISABLE: u16 = 1 << 10;
 }
+
+/// Status register bits.
+pub mod status {
+    /// INTx# is asserted, or would be without the command register's [`super::command::INTX_DISABLE`].
+    pub const INTERRUPT: u16 = 1 << 3;
+    /// There is a list of capabilities.
+    pub const CAPABILITIES: u16 = 1 << 4;
+}
+
+/// Where capabilities lie: behind the header.
+const FIRST_CAPABILITY: u8 = 0x40;
 
 /// The tag by which accesses name BAR 0; the other BARs follow. Tags below are the function's fixed ports.
 pub const BAR_TAG: u32 = 0x10;
@@ -80,6 +95,7 @@ pub struct ConfigSpace {
     cleared: [u8; 256],
     bars: [Option<Bar>; BARS],
     rom_size: u32,
+    next_capability: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +118,7 @@ impl ConfigSpace {
             cleared: [0; 256],
             bars: [None; BARS],
             rom_size: 0,
+            next_capability: FIRST_CAPABILITY,
         };
         space.preset(reg::VENDOR_ID, &identity.vendor.to_le_bytes());
         space.preset(reg::DEVICE_ID, &identity.device.to_le_bytes());
@@ -143,6 +160,23 @@ impl ConfigSpace {
         } | command::MASTER;
         self.stored[usize::from(reg::COMMAND)] |= mask as u8;
         self.bars[index] = Some(Bar { space, size });
+    }
+
+    /// Puts a capability at the end of the list; `body` follows its ID and its link, and is read-only. Its offset. All capabilities of
+    /// a function must fit behind the header (PCI Local Bus Specification 3.0, 6.7).
+    pub fn add_capability(&mut self, id: u8, body: &[u8]) -> u8 {
+        let at = self.next_capability;
+        self.next_capability = at + (2 + body.len() as u8).next_multiple_of(4);
+        let mut link = reg::CAPABILITIES;
+        while self.reset[usize::from(link)] != 0 {
+            link = self.reset[usize::from(link)] + 1;
+        }
+        self.preset(link, &[at]);
+        self.preset(at, &[id, 0]);
+        self.preset(at + 2, body);
+        let status = self.word(reg::STATUS) | status::CAPABILITIES;
+        self.preset(reg::STATUS, &status.to_le_bytes());
+        at
     }
 
     /// Adds the expansion ROM base address register for `size` bytes, a power of two of at least 2 KiB.
@@ -281,6 +315,18 @@ mod tests {
         assert_eq!(space.bar(0), Some((Space::Memory, Region { base: 0xfebc_0000, len: 0x1000 })));
         assert_eq!(space.bar(4), None);
         assert_eq!(space.bar(1), None);
+    }
+
+    #[test]
+    fn capabilities_form_a_list() {
+        let mut space = space();
+        let first = space.add_capability(9, &[10, 1, 2, 3, 4, 5, 6, 7]);
+        let second = space.add_capability(0x11, &[1, 0]);
+        space.reset();
+        assert_eq!(space.word(reg::STATUS) & status::CAPABILITIES, status::CAPABILITIES);
+        assert_eq!((space.byte(reg::CAPABILITIES), first, second), (0x40, 0x40, 0x4c));
+        assert_eq!(space.read(first, 4), 0x010a_4c09);
+        assert_eq!(space.read(second, 4), 0x0001_0011);
     }
 
     #[test]

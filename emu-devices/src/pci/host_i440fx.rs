@@ -124,12 +124,12 @@ impl Device for HostBridge {
     const PORTS: &'static [Region] = &[ports(0xcf8, 4), ports(0xcfc, 4)];
     const WIDEST_ACCESS: u8 = 4;
 
-    fn read(&mut self, _cx: &mut DeviceContext, access: Access) -> u64 {
+    fn read(&mut self, cx: &mut DeviceContext, access: Access) -> u64 {
         match (access.region, access.size) {
             (0, 4) => self.address.into(),
             (0, _) => u64::MAX,
             _ => match self.target(access) {
-                Some((place, offset)) => self.bus.read(place, offset, access.size).into(),
+                Some((place, offset)) => self.bus.read(cx, place, offset, access.size).into(),
                 None => u64::MAX,
             },
         }
@@ -141,7 +141,7 @@ impl Device for HostBridge {
             (0, _) => {}
             _ => {
                 let Some((place, offset)) = self.target(access) else { return };
-                match self.bus.write(place, offset, access.size, value as u32) {
+                match self.bus.write(cx, place, offset, access.size, value as u32) {
                     Some(device) => cx.request(Request::Poll(device)),
                     None => self.route(cx, false),
                 }
@@ -178,7 +178,7 @@ mod tests {
     fn bench() -> Bench<HostBridge> {
         let bus = PciBus::new();
         let bridge = HostBridge::new(bus.clone());
-        bus.insert(DevFn::new(0, 0), bridge.config(), None);
+        bus.insert_bridge(DevFn::new(0, 0), bridge.config());
         Bench::new(bridge)
     }
 
