@@ -19,9 +19,13 @@ use crate::input::{Button, InputEvent, InputQueue, Key};
 use crate::intc::ioapic::{self, IoApic};
 use crate::intc::lapic::{Lapic, LapicFeatures};
 use crate::intc::pic::Pic;
+use crate::net::ne2k_isa::Ne2kIsa;
+use crate::net::ne2k_pci::Ne2kPci;
+use crate::net::{MacAddress, MemoryNetwork, NicConfig, dp8390};
 use crate::pc_testdev::{self, PcTestdev};
 use crate::pci::PciFunction;
 use crate::pci::config::BAR_TAG;
+use crate::pci::option_rom::{self, Host};
 use crate::pci::piix4::{Piix4Pm, SMBUS_TAG};
 use crate::port92::Port92;
 use crate::rtc::{Rtc, StartTime};
@@ -397,6 +401,64 @@ fn hostile_guest_cannot_break_the_sound_card() {
     });
     let mpu = [(Space::Port, ports(sb16::MPU_BASE, 2))];
     torment_at(build, sb16::MPU_TAG, &mpu, |random, bench| bench.out8(sb16::MPU_BASE, random.u8(..)));
+}
+
+fn nic(cable: &MemoryNetwork, rom: &[u8]) -> NicConfig {
+    NicConfig { mac: MacAddress::numbered(0), backend: Box::new(cable.clone()), rom: rom.into() }
+}
+
+/// Frames of all lengths, mostly for the card or for everybody; what it has sent is thrown away.
+fn traffic(random: &mut Rng, cable: &MemoryNetwork) {
+    cable.take_sent();
+    if cable.waiting() < 20 {
+        let longest = [60, 1514, 9000, 65_550][random.usize(0..4)];
+        let mut frame = vec![random.u8(..); random.usize(0..=longest)];
+        let to = [MacAddress::numbered(0).0, [0xff; 6], [random.u8(..); 6]][random.usize(0..3)];
+        frame.iter_mut().zip(to).for_each(|(byte, to)| *byte = to);
+        cable.deliver(&frame);
+    }
+    if random.u8(0..32) == 0 {
+        cable.set_link(random.bool());
+    }
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_ne2000() {
+    let cable = MemoryNetwork::new();
+    let registers = [(Space::Port, ports(0x300, dp8390::PORTS))];
+    let start = |random: &mut Rng, bench: &mut dyn FnMut(u16, u8)| {
+        // Any ring, then a start and a command, so that frames move at all.
+        for (register, value) in
+            [(0, 0x21), (1, random.u8(..)), (2, random.u8(..)), (3, random.u8(..)), (4, random.u8(..))]
+        {
+            bench(register, value);
+        }
+        bench(0xc, random.u8(..));
+        bench(0, 0x62);
+        bench(7, random.u8(..));
+        bench(0, 2 | random.u8(0..64) << 2 & 0x3c);
+    };
+    torment(
+        || Ne2kIsa::new(nic(&cable, &[]), line()),
+        &registers,
+        |random, bench| {
+            traffic(random, &cable);
+            start(random, &mut |register, value| bench.out8(0x300 + register, value));
+        },
+    );
+    let rom = [0x55, 0xaa, 1, 0xcb];
+    let world = World::with_extra(1 << 20, 64 * option_rom::room(&rom));
+    let host = Host { memory: world.memory().clone(), pins: Arc::default() };
+    torment_at(
+        || Ne2kPci::new(nic(&cable, &rom), line(), host.clone()),
+        BAR_TAG,
+        &registers,
+        |random, bench| {
+            bench.device.config().lock().write(random.u8(..), 4, value(random) as u32);
+            traffic(random, &cable);
+            start(random, &mut |register, value| bench.out8(0x300 + register, value));
+        },
+    );
 }
 
 #[test]

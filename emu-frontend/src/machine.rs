@@ -11,9 +11,10 @@ use crate::dev::stats;
 use crate::display::curses;
 #[cfg(feature = "window")]
 use crate::display::window;
+use crate::net::NetBackends;
 use crate::remote::{Identity, Remote};
 use crate::run::BootImages;
-use crate::{audio, daemon, exit, image, report};
+use crate::{audio, cards, daemon, exit, image, report};
 use crate::{monitor, qmp};
 use emu_core::clock::ClockMode;
 use emu_core::device::Region;
@@ -185,6 +186,10 @@ pub fn build(config: &Config, images: BootImages, characters: &mut Characters) -
 /// The board's error as one about an option.
 pub fn refusal(config: &Config, error: PcError) -> StartError {
     match &error {
+        PcError::Slot(slot) => match config.devices.cards.get(slot.card()) {
+            Some(card) => card.error(error.to_string()),
+            None => StartError::option("device", error.to_string()),
+        },
         PcError::Kernel(_) => {
             let name = config.boot.kernel.as_ref().map(|k| k.display().to_string());
             StartError::value("kernel", name.unwrap_or_default(), error.to_string())
@@ -234,7 +239,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         boot: images.boot,
         firmware: images.firmware,
         floppies: floppies(config, clock)?,
-        expansion: Vec::new(),
+        expansion: cards::build(config, &mut NetBackends::new())?,
         options: MachineOptions {
             no_reboot: config.no_reboot,
             no_shutdown: config.no_shutdown,

@@ -1,6 +1,7 @@
 //! The binary `emu`.
 
 mod audio;
+mod cards;
 mod char;
 mod cli;
 mod daemon;
@@ -11,6 +12,7 @@ mod image;
 mod log;
 mod machine;
 mod monitor;
+mod net;
 mod qmp;
 mod remote;
 mod report;

@@ -31,7 +31,7 @@ const LINUX_ROM: &str = "genroms/linuxboot.bin";
 const MULTIBOOT_ROM: &str = "genroms/multiboot.bin";
 const BOOT_ORDER: &str = "bootorder";
 /// Where Debian's packages put firmware: searched behind the folders of `-L`.
-const DATA_DIRS: [&str; 3] = ["/usr/share/seabios", "/usr/share/qemu", "/usr/share/bochs"];
+const DATA_DIRS: [&str; 4] = ["/usr/share/seabios", "/usr/share/qemu", "/usr/share/bochs", "/usr/lib/ipxe/qemu"];
 
 /// The files of a boot, read and recognised.
 #[derive(Clone)]
@@ -158,7 +158,7 @@ fn read_kernel(files: &BootFiles, path: &Path, memory: u64) -> Result<(Kernel, K
 
 /// The file that `name` stands for: itself if there is such a file, else the first of that name in `folders` and in the
 /// folders of Debian's packages. Itself, again, if there is none, for the message.
-fn find_data_file(name: &Path, folders: &[PathBuf]) -> PathBuf {
+pub fn find_data_file(name: &Path, folders: &[PathBuf]) -> PathBuf {
     let standard = DATA_DIRS.iter().map(PathBuf::from);
     let mut places = folders.iter().cloned().chain(standard).map(|folder| folder.join(name));
     match name.exists() {
@@ -168,7 +168,10 @@ fn find_data_file(name: &Path, folders: &[PathBuf]) -> PathBuf {
 }
 
 /// The whole of a file of at most `limit` bytes, which may be a pipe.
-fn read_file(option: &str, path: &Path, limit: u64) -> Result<Vec<u8>, StartError> {
+///
+/// # Errors
+/// It cannot be read, is empty, or is too large.
+pub fn read_file(option: &str, path: &Path, limit: u64) -> Result<Vec<u8>, StartError> {
     let error = |problem: String| StartError::value(option, path.display().to_string(), problem);
     let cannot = |e: std::io::Error| error(format!("cannot read: {e}"));
     let file = File::open(path).map_err(cannot)?;

@@ -1,6 +1,7 @@
-//! `-device` and `-global`: the test devices of OS courses and CI, the graphics card, and the sound card.
+//! `-device` and `-global`: the test devices of OS courses and CI, the graphics card, the sound card; [`super::cards`] has those in slots.
 
 use super::audio::{self, AudioDev};
+use super::cards::{self, CardSpec};
 use super::error::{StartError, nearest};
 use super::value::KeyValues;
 use emu_devices::audio::sb16::{IRQS, Sb16Config};
@@ -45,6 +46,8 @@ pub struct Devices {
     pub sb16: Option<(Sb16Config, Option<String>)>,
     /// Bytes of video memory, should there be a VGA.
     pub vga_memory: u32,
+    /// Cards in slots, in their order.
+    pub cards: Vec<CardSpec>,
     /// For messages: the `-device` value of the sb16.
     sb16_text: String,
     /// For messages: the `-device` values that name a character device.
@@ -71,21 +74,31 @@ impl Devices {
     }
 }
 
-/// One row of `-device help`: name, description, properties.
-struct Driver {
-    name: &'static str,
-    about: &'static str,
-    properties: &'static [(&'static str, &'static str)],
+/// A property and what it takes.
+pub type Property = (&'static str, &'static str);
+
+/// One row of `-device help`.
+pub struct Driver {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is plugged into.
+    pub bus: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// Its properties.
+    pub properties: &'static [Property],
 }
 
 const DRIVERS: &[Driver] = &[
     Driver {
         name: "isa-debug-exit",
+        bus: "ISA",
         about: "a write ends emu with status (value << 1) | 1",
         properties: &[("iobase", "<uint32>  -  (default: 0x501)"), ("iosize", "<uint32>  -  (default: 0x2)")],
     },
     Driver {
         name: "isa-debugcon",
+        bus: "ISA",
         about: "what the guest writes goes to a character device",
         properties: &[
             ("chardev", "<str>     - ID of a chardev to use as a backend"),
@@ -94,11 +107,13 @@ const DRIVERS: &[Driver] = &[
     },
     Driver {
         name: "VGA",
+        bus: "PCI",
         about: "the graphics card of -vga std",
         properties: &[("vgamem_mb", "<uint32>  -  (default: 16)")],
     },
     Driver {
         name: "sb16",
+        bus: "ISA",
         about: "Creative Sound Blaster 16",
         properties: &[
             ("audiodev", "<str>     - ID of an audiodev to use as a backend"),
@@ -109,8 +124,16 @@ const DRIVERS: &[Driver] = &[
             ("version", "<uint32>  - 0x405, that of the DSP (default: 0x405)"),
         ],
     },
-    Driver { name: "pc-testdev", about: "registers for kvm-unit-tests", properties: &[] },
+    Driver { name: "pc-testdev", bus: "ISA", about: "registers for kvm-unit-tests", properties: &[] },
 ];
+
+fn drivers() -> impl Iterator<Item = &'static Driver> {
+    DRIVERS.iter().chain(cards::DRIVERS)
+}
+
+fn has_property(driver: &str, property: &str) -> bool {
+    drivers().any(|d| d.name == driver && d.properties.iter().any(|p| p.0 == property))
+}
 
 /// A default set by `-global`.
 struct Global {
@@ -127,8 +150,7 @@ struct Global {
 pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) -> Result<Devices, StartError> {
     let globals = globals.iter().map(|text| parse_global(text)).collect::<Result<Vec<_>, _>>()?;
     for global in &globals {
-        let driver = DRIVERS.iter().find(|d| d.name == global.driver);
-        if !driver.is_some_and(|d| d.properties.iter().any(|p| p.0 == global.property)) {
+        if !has_property(&global.driver, &global.property) {
             warnings.push(format!("-global {}: no device here has this property; ignored", global.text));
         }
     }
@@ -140,7 +162,7 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
     for text in values {
         let mut v = KeyValues::parse("device", text, "driver");
         let name = v.take("driver")?.unwrap_or_default();
-        v.take("id")?;
+        let id = v.take("id")?;
         let global = |property: &str| {
             let hit = |g: &&Global| g.driver == name && g.property == property;
             globals.iter().rev().find(hit).map(|g| KeyValues::parse("global", &format!("{property}={}", g.value), ""))
@@ -207,6 +229,17 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
             }
             "pc-testdev" if devices.testdev => return Err(v.error("there can be only one pc-testdev")),
             "pc-testdev" => devices.testdev = true,
+            card if cards::DRIVERS.iter().any(|driver| driver.name == card) => {
+                let known = |g: &&Global| g.driver == card && has_property(card, &g.property);
+                for global in globals.iter().rev().filter(known) {
+                    v.set_default(&global.property, &global.value);
+                }
+                let card = cards::parse(card, id, text, &mut v)?;
+                if card.nic().is_some_and(|nic| nic.netdev.is_none()) {
+                    warnings.push(format!("-device {text}: there is no netdev at the other end of its cable"));
+                }
+                devices.cards.push(card);
+            }
             _ => return Err(unknown(&v, &name)),
         }
         v.finish()?;
@@ -223,7 +256,7 @@ fn video_memory(v: &mut KeyValues) -> Result<Option<u32>, StartError> {
 }
 
 fn unknown(v: &KeyValues, name: &str) -> StartError {
-    let hint = match nearest(name, DRIVERS.iter().map(|d| d.name)) {
+    let hint = match nearest(name, drivers().map(|d| d.name)) {
         Some(near) => format!("nearest is '{near}'"),
         None => "-device help lists what exists".into(),
     };
@@ -254,14 +287,16 @@ pub fn help(value: &str) -> Result<String, StartError> {
     let mut v = KeyValues::parse("device", value, "driver");
     let name = v.take("driver")?.unwrap_or_default();
     if name == "help" || name == "?" {
-        let mut text = String::from("Misc devices:\n");
-        for driver in DRIVERS {
-            let bus = if driver.name == "VGA" { "PCI" } else { "ISA" };
-            text += &format!("name \"{}\", bus {bus}, desc \"{}\"\n", driver.name, driver.about);
+        let mut text = String::new();
+        for (heading, drivers) in [("Network devices", cards::DRIVERS), ("\nMisc devices", DRIVERS)] {
+            text += &format!("{heading}:\n");
+            for driver in drivers {
+                text += &format!("name \"{}\", bus {}, desc \"{}\"\n", driver.name, driver.bus, driver.about);
+            }
         }
         return Ok(text);
     }
-    let driver = DRIVERS.iter().find(|d| d.name == name).ok_or_else(|| unknown(&v, &name))?;
+    let driver = drivers().find(|d| d.name == name).ok_or_else(|| unknown(&v, &name))?;
     let mut text = format!("{name} options:\n");
     for (property, what) in driver.properties {
         text += &format!("  {property}={what}\n");
@@ -283,6 +318,23 @@ mod tests {
         assert!(devices(&["pc-testdev"], &[]).unwrap().testdev);
         assert!(devices(&["pc-testdev", "pc-testdev"], &[]).is_err());
         assert!(devices(&["pc-testdev,iobase=1"], &[]).is_err());
+    }
+
+    #[test]
+    fn cards_keep_their_order_and_take_defaults_from_globals() {
+        let globals = ["ne2k_isa.irq=5", "ne2k_isa.irq=7", "ne2k_isa.nothing=1"];
+        let cards = devices(&["ne2k_pci,id=a,netdev=n", "ne2k_isa", "ne2k_isa,irq=3"], &globals).unwrap().cards;
+        let irqs: Vec<Option<u8>> = cards
+            .iter()
+            .map(|card| match card.model {
+                cards::Model::Ne2kIsa { irq, .. } => Some(irq),
+                cards::Model::Ne2kPci(_) => None,
+            })
+            .collect();
+        assert_eq!(irqs, [None, Some(7), Some(3)]);
+        assert_eq!(cards[0].id.as_deref(), Some("a"));
+        assert!(help("help").unwrap().contains("name \"ne2k_pci\", bus PCI, desc \"NE2000"));
+        assert!(help("ne2k_isa,help").unwrap().contains("iobase=<uint32>"));
     }
 
     #[test]

@@ -37,6 +37,15 @@ impl StartError {
         StartError::Value { option: option.into(), value: value.into(), problem: problem.into() }
     }
 
+    /// What is wrong, without the option.
+    pub fn problem(&self) -> &str {
+        match self {
+            StartError::Option { problem, .. } | StartError::Value { problem, .. } | StartError::Other(problem) => {
+                problem
+            }
+        }
+    }
+
     /// The message on one line, whatever control characters the user's value contained.
     pub fn line(&self) -> String {
         let text = self.to_string();

@@ -59,6 +59,11 @@ impl KeyValues {
         if bare { Err(self.error(format!("'{key}' needs a value: {key}=..."))) } else { Ok(found) }
     }
 
+    /// Gives `key` a value for where the text gives none.
+    pub fn set_default(&mut self, key: &str, value: &str) {
+        self.pairs.insert(0, (key.into(), Some(value.into())));
+    }
+
     /// The last value of `key` as a switch: `on`/`off`, `yes`/`no`, `true`/`false`, a bare `key`, or a bare `nokey`.
     pub fn take_bool(&mut self, key: &str) -> Result<Option<bool>, StartError> {
         self.asked.push(key.into());

@@ -1,0 +1,195 @@
+//! Values of `-device` that plug a card into a slot: their properties, checked.
+
+use super::devices::{Driver, Property};
+use super::error::StartError;
+use super::value::KeyValues;
+use emu_devices::net::MacAddress;
+use emu_devices::net::dp8390;
+use std::path::PathBuf;
+
+/// A card, its back end still by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardSpec {
+    /// `id=`.
+    pub id: Option<String>,
+    /// The device number of `addr=`.
+    pub device: Option<u8>,
+    /// What it is.
+    pub model: Model,
+    text: String,
+}
+
+/// What cards there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// ne2k_isa.
+    Ne2kIsa {
+        /// First port.
+        base: u16,
+        /// IRQ.
+        irq: u8,
+        /// Cable.
+        nic: NicSpec,
+    },
+    /// ne2k_pci.
+    Ne2kPci(NicSpec),
+}
+
+/// What all network cards have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NicSpec {
+    /// The id of the back end.
+    pub netdev: Option<String>,
+    /// Its address; the next free one if not given.
+    pub mac: Option<MacAddress>,
+    /// The file with its option ROM.
+    pub rom: Option<PathBuf>,
+}
+
+impl CardSpec {
+    /// An error about this card that names its option.
+    pub fn error(&self, problem: impl Into<String>) -> StartError {
+        StartError::value("device", self.text.as_str(), problem)
+    }
+
+    /// The network card, if it is one.
+    pub fn nic(&self) -> Option<&NicSpec> {
+        match &self.model {
+            Model::Ne2kIsa { nic, .. } | Model::Ne2kPci(nic) => Some(nic),
+        }
+    }
+}
+
+const NETDEV: Property = ("netdev", "<str>     - ID of a netdev to use as a backend");
+const MAC: Property = ("mac", "<str>     - Ethernet address, as 52:54:00:12:34:56");
+const ADDR: Property = ("addr", "<int32>   - PCI device number, hexadecimal: 3 to 1f");
+const ROMFILE: Property = ("romfile", "<str>     - file with an option ROM (default: none)");
+
+/// The rows of `-device help` for cards.
+pub const DRIVERS: &[Driver] = &[
+    Driver {
+        name: "ne2k_isa",
+        bus: "ISA",
+        about: "NE2000 network card",
+        properties: &[
+            NETDEV,
+            MAC,
+            ("iobase", "<uint32>  -  (default: 0x300)"),
+            ("irq", "<uint32>  - 2 to 7, 9 to 12, 14 or 15 (default: 9)"),
+        ],
+    },
+    Driver {
+        name: "ne2k_pci",
+        bus: "PCI",
+        about: "NE2000 network card, Realtek RTL8029",
+        properties: &[NETDEV, MAC, ADDR, ROMFILE],
+    },
+];
+
+/// Checks the properties of card `name`, one of [`DRIVERS`]; its `id` has been taken.
+///
+/// # Errors
+/// A property that is wrong.
+pub fn parse(name: &str, id: Option<String>, text: &str, v: &mut KeyValues) -> Result<CardSpec, StartError> {
+    let is_isa = DRIVERS.iter().any(|driver| driver.name == name && driver.bus == "ISA");
+    let bus = if is_isa { "isa.0" } else { "pci.0" };
+    if let Some(other) = v.take("bus")?.filter(|given| given != bus) {
+        return Err(v.error(format!("there is no bus '{other}' for it; the only one is '{bus}'")));
+    }
+    let mut device = None;
+    let model = if is_isa {
+        let base = v.take_number("iobase", u64::from(0xffff - dp8390::PORTS))?.unwrap_or(0x300) as u16;
+        let irq = v.take_number("irq", 15)?.unwrap_or(9) as u8;
+        if [0, 1, 8, 13].contains(&irq) {
+            return Err(v.error(format!("'irq={irq}': an ISA slot has 2 to 7, 9 to 12, 14 and 15")));
+        }
+        Model::Ne2kIsa { base, irq, nic: nic(v)? }
+    } else {
+        device = address(v)?;
+        let rom = v.take("romfile")?.filter(|file| !file.is_empty()).map(PathBuf::from);
+        Model::Ne2kPci(NicSpec { rom, ..nic(v)? })
+    };
+    Ok(CardSpec { id, device, model, text: text.into() })
+}
+
+/// `netdev=` and `mac=`.
+fn nic(v: &mut KeyValues) -> Result<NicSpec, StartError> {
+    let netdev = v.take("netdev")?;
+    let mac = match v.take("mac")? {
+        Some(text) => Some(parse_mac(&text).ok_or_else(|| {
+            v.error(format!("'mac={text}' is not an Ethernet address of one station, as 52:54:00:12:34:56 is"))
+        })?),
+        None => None,
+    };
+    Ok(NicSpec { netdev, mac, rom: None })
+}
+
+/// Six bytes in hexadecimal with colons or hyphens between them; not a group address.
+pub fn parse_mac(text: &str) -> Option<MacAddress> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| (1..=2).contains(&part.len()) && !part.starts_with('+'))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    let mac = MacAddress(bytes);
+    (parts.next().is_none() && !mac.is_group()).then_some(mac)
+}
+
+/// `addr=SLOT` or `addr=SLOT.FUNCTION`, hexadecimal as in QEMU; `None` if not given.
+fn address(v: &mut KeyValues) -> Result<Option<u8>, StartError> {
+    let Some(text) = v.take("addr")? else { return Ok(None) };
+    let (slot, function) = text.split_once('.').unwrap_or((&text, "0"));
+    let hex = |text: &str| u8::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok();
+    match (hex(slot), hex(function)) {
+        (Some(slot @ 0..32), Some(0)) => Ok(Some(slot)),
+        (Some(0..32), Some(1..8)) => Err(v.error(format!("'addr={text}' is not implemented; cards are function 0"))),
+        _ => Err(v.error(format!("'addr={text}' is not a PCI device number: expected 3 to 1f, hexadecimal"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(text: &str) -> Result<CardSpec, String> {
+        let mut v = KeyValues::parse("device", text, "driver");
+        let check = |v: &mut KeyValues| {
+            let (name, id) = (v.take("driver")?.unwrap_or_default(), v.take("id")?);
+            let spec = parse(&name, id, text, v)?;
+            v.finish()?;
+            Ok(spec)
+        };
+        check(&mut v).map_err(|e: StartError| e.line())
+    }
+
+    #[test]
+    fn isa_card_has_qemus_defaults_and_jumpers() {
+        let default = Model::Ne2kIsa { base: 0x300, irq: 9, nic: NicSpec::default() };
+        assert_eq!(card("ne2k_isa").unwrap().model, default);
+        let nic = NicSpec { netdev: Some("n".into()), mac: None, rom: None };
+        let given = card("ne2k_isa,iobase=0x320,irq=5,netdev=n,id=x").unwrap();
+        assert_eq!((given.model, given.id), (Model::Ne2kIsa { base: 0x320, irq: 5, nic }, Some("x".into())));
+        for wrong in ["irq=8", "irq=16", "iobase=0xfff8", "addr=3", "romfile=x", "bus=pci.0"] {
+            assert!(card(&format!("ne2k_isa,{wrong}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn pci_card_has_address_slot_and_rom() {
+        let given = card("ne2k_pci,mac=52-54-0-AB-cd-01,addr=0x1f,romfile=a,,b,bus=pci.0").unwrap();
+        let nic = NicSpec {
+            netdev: None,
+            mac: Some(MacAddress([0x52, 0x54, 0, 0xab, 0xcd, 1])),
+            rom: Some(PathBuf::from("a,b")),
+        };
+        assert_eq!((given.device, given.model), (Some(31), Model::Ne2kPci(nic)));
+        assert_eq!(card("ne2k_pci,addr=10.0,romfile=").unwrap().device, Some(16));
+        for wrong in
+            ["addr=20", "addr=3.8", "addr=x", "mac=1:2:3:4:5", "mac=1:2:3:4:5:6:7", "mac=01:2:3:4:5:6", "irq=5"]
+        {
+            assert!(card(&format!("ne2k_pci,{wrong}")).is_err(), "{wrong}");
+        }
+        assert!(card("ne2k_pci,addr=3.1").unwrap_err().contains("not implemented"));
+    }
+}
