@@ -39,8 +39,16 @@ use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
 use crate::video::vga::{self, Vga};
 use crate::video::{Frame, MAX_HEIGHT, MAX_WIDTH, VgaConfig};
+use crate::virtio::VirtioDevice;
+use crate::virtio::balloon::Balloon;
+use crate::virtio::block::{Block, BlockConfig};
+use crate::virtio::console::{Console, Port};
+use crate::virtio::net::{Net, NetOptions};
+use crate::virtio::pci::{Interrupts, VirtioOptions, VirtioPci};
+use crate::virtio::rng::{Quota, Rng as VirtioRng};
 use emu_core::clock::{ClockMode, Instant};
 use emu_core::cpu::model::CpuModel;
+use emu_core::cpu::random::Random;
 use emu_core::device::{Device, Region, ResetKind, Space, ports};
 use emu_core::irq::{CpuPins, InterruptSource, IrqInput, IrqLine};
 use fastrand::Rng;
@@ -277,6 +285,83 @@ fn hostile_guest_cannot_break_the_vga() {
 fn hostile_guest_cannot_break_the_hpet() {
     let lines = || HpetLines { irq0: line(), irq8: line(), inputs: vec![line(); ioapic::PINS] };
     torment(|| Hpet::new(lines()), &[(Space::Memory, hpet::REGION)], |_, _| {});
+}
+
+const VIRTIO: Region = Region { base: 0xfeb0_0000, len: 0x4000 };
+
+/// [`torment`] for a virtio device, by a driver that also knows how to begin, with its queues and buffers below 256 KiB.
+fn torment_virtio<D: VirtioDevice>(build: impl Fn() -> D) {
+    let function = || {
+        let interrupts = Interrupts { intx: line(), messages: None };
+        VirtioPci::new(build(), VirtioOptions::default(), interrupts)
+    };
+    torment_at(function, BAR_TAG + 4, &[(Space::Memory, VIRTIO)], |random, bench| {
+        const QUEUES: u64 = 5;
+        if random.u8(0..16) == 0 {
+            let mut registers =
+                vec![(20, 1, 0), (20, 1, 3), (12, 4, random.u64(0..1 << 32)), (8, 4, 1), (12, 4, 1), (20, 1, 11)];
+            for queue in 0..QUEUES {
+                let base = queue << 15;
+                registers.extend([
+                    (22, 2, queue),
+                    (32, 8, base),
+                    (40, 8, base + 0x4000),
+                    (48, 8, base + 0x5000),
+                    (28, 2, 1),
+                ]);
+            }
+            registers.push((20, 1, 15));
+            registers
+                .into_iter()
+                .for_each(|(at, size, value)| bench.write(Space::Memory, VIRTIO.base + at, size, value));
+        }
+        let memory = bench.world.memory().clone();
+        let (queue, number) = (random.u64(0..QUEUES), random.u16(0..8));
+        let address = if random.u8(0..16) == 0 { random.u64(..) } else { random.u64(0..0x4_0000) };
+        let len = if random.u8(0..16) == 0 { random.u32(..) } else { random.u32(0..2000) };
+        let descriptor = [
+            &address.to_le_bytes()[..],
+            &len.to_le_bytes(),
+            &random.u16(0..8).to_le_bytes(),
+            &(number + random.u16(0..3)).to_le_bytes(),
+        ];
+        memory.write((queue << 15) + 16 * u64::from(number), &descriptor.concat());
+        memory.write(random.u64(0..0x4_0000), &[random.u8(0..16), 0, 0, 0]);
+        let mut index = [0; 2];
+        memory.read((queue << 15) + 0x4002, &mut index);
+        let index = u16::from_le_bytes(index);
+        memory.write((queue << 15) + 0x4004 + 2 * u64::from(index % 64), &number.to_le_bytes());
+        memory.write((queue << 15) + 0x4002, &index.wrapping_add(1).to_le_bytes());
+        bench.write(Space::Memory, VIRTIO.base + 0x3000 + 4 * queue, 2, queue);
+        bench.device.config().lock().write(random.u8(..), 4, value(random) as u32);
+    });
+}
+
+#[test]
+fn hostile_guest_cannot_break_virtio_devices() {
+    torment_virtio(|| {
+        let clock = ClockMode::Icount { shift: 0 };
+        let disk = Disk::with_image("d", false, clock, "f", Box::new(MemoryImage::zeros(2048))).unwrap();
+        Block::new(disk, BlockConfig::default())
+    });
+    torment_virtio(|| {
+        let far = MemoryNetwork::new();
+        (0..50).for_each(|i| far.deliver(&vec![i; 14 + 40 * usize::from(i)]));
+        Net::new(MacAddress::numbered(0), Box::new(far), NetOptions::default())
+    });
+    torment_virtio(|| {
+        VirtioRng::new(Box::new(Random::seeded([1; 32])), Some(Quota { bytes: 10_000, period: 1_000_000 }))
+    });
+    torment_virtio(|| {
+        let port = |number, console| {
+            let backend = MemoryBackend::new();
+            backend.send(&[7; 3000]);
+            backend.set_room(Some(5000));
+            Port { number, console, name: Some("name".into()), backend: Box::new(backend) }
+        };
+        Console::new(vec![port(0, true), port(1, false)], 4)
+    });
+    torment_virtio(|| Balloon::new(2 << 20, true));
 }
 
 #[test]

@@ -273,6 +273,21 @@ impl GuestMemory {
         });
     }
 
+    /// Makes the page of 4 KiB at `address`, a multiple of that, zeros, and gives it back to the host; nothing happens if it is not RAM.
+    pub fn discard_page(&self, address: PhysAddr) {
+        let Some(offset) = self.resolve(address).write.filter(|offset| (*offset as u64) < self.ram_size) else {
+            return;
+        };
+        if !(offset as u64).is_multiple_of(PAGE) {
+            return;
+        }
+        self.ram.discard_page(offset);
+        if self.holds_code(offset, PAGE as usize) {
+            lock(&self.code_writes).push((offset, PAGE as usize));
+            self.code_written.store(true, Ordering::Release);
+        }
+    }
+
     fn pages(&self, address: PhysAddr, len: usize, mut f: impl FnMut(PhysAddr, std::ops::Range<usize>)) {
         let mut done = 0;
         while done < len {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 pub struct Ram {
     base: *mut u8,
     len: usize,
-    _map: MmapMut,
+    map: MmapMut,
 }
 
 // SAFETY: the mapping lives as long as `Ram`, `base` and `len` never change, and all access goes through raw copies and
@@ -28,7 +28,7 @@ impl Ram {
     /// The host refuses the mapping.
     pub fn new(len: usize) -> std::io::Result<Ram> {
         let mut map = MmapOptions::new().len(len.max(1)).no_reserve_swap().map_anon()?;
-        Ok(Ram { base: map.as_mut_ptr(), len, _map: map })
+        Ok(Ram { base: map.as_mut_ptr(), len, map })
     }
 
     /// Bytes in the mapping.
@@ -63,6 +63,24 @@ impl Ram {
         self.check(offset, bytes.len());
         // SAFETY: as in `read`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
+    }
+
+    /// Makes a page of 4 KiB, at a multiple of that, zeros, and gives it back to the host where that is possible: on Linux, where the
+    /// host's pages are known to be no larger. Panics as [`Ram::read`].
+    pub fn discard_page(&self, offset: usize) {
+        const PAGE: usize = 4096;
+        self.check(offset, PAGE);
+        assert!(offset.is_multiple_of(PAGE));
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        // SAFETY: the page was checked to be inside of the private anonymous mapping, so that it reads as zeros afterwards, as a write of
+        // zeros would have it; no reference to its bytes exists.
+        let discarded =
+            unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, PAGE).is_ok() };
+        #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+        let discarded = false;
+        if !discarded {
+            self.write(offset, &[0; PAGE]);
+        }
     }
 
     /// Atomically replaces the naturally aligned `size` (1, 2, 4 or 8) byte little-endian value at `offset` by `new` if

@@ -13,9 +13,13 @@ use crate::pci::config::{command, reg};
 use crate::pci::option_rom::{self, Host};
 use crate::pci::piix3::Piix3Core;
 use crate::pci::{DevFn, PciBus};
+use crate::storage::block::Media;
+use crate::virtio::VirtioCard;
+use crate::virtio::balloon::BalloonControl;
+use crate::virtio::pci::Interrupts;
 use emu_core::bus::Bus;
 use emu_core::device::{Space, ports};
-use emu_core::irq::IrqLine;
+use emu_core::irq::{IrqLine, MsiSink};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -48,6 +52,8 @@ pub enum Card {
     },
     /// NE2000 for PCI: RTL8029.
     Ne2kPci(NicConfig),
+    /// A virtio device.
+    Virtio(Box<VirtioCard>),
 }
 
 impl Card {
@@ -55,7 +61,23 @@ impl Card {
     pub fn is_pci(&self) -> bool {
         match self {
             Card::Ne2kIsa { .. } => false,
-            Card::Ne2kPci(_) => true,
+            Card::Ne2kPci(_) | Card::Virtio(_) => true,
+        }
+    }
+
+    /// The user's handle on its medium, if it has one.
+    pub fn media(&self) -> Option<Media> {
+        match self {
+            Card::Virtio(card) => card.media(),
+            Card::Ne2kIsa { .. } | Card::Ne2kPci(_) => None,
+        }
+    }
+
+    /// The host's side of it, if it is a memory balloon.
+    pub fn balloon(&self) -> Option<BalloonControl> {
+        match self {
+            Card::Virtio(card) => card.balloon(),
+            Card::Ne2kIsa { .. } | Card::Ne2kPci(_) => None,
         }
     }
 
@@ -64,6 +86,7 @@ impl Card {
         match self {
             Card::Ne2kIsa { .. } => 0,
             Card::Ne2kPci(nic) => option_rom::room(&nic.rom),
+            Card::Virtio(card) => card.extra_memory(),
         }
     }
 }
@@ -118,7 +141,7 @@ pub fn allocate(cards: &[Expansion]) -> Result<Vec<Option<u8>>, SlotError> {
     cards.iter().enumerate().map(place).collect()
 }
 
-/// Plugs `cards` in. `isa` makes a source of an ISA interrupt line.
+/// Plugs `cards` in. `isa` makes a source of an ISA interrupt line; `messages` takes those of MSI-X.
 ///
 /// # Errors
 /// They do not fit.
@@ -128,6 +151,7 @@ pub fn plug(
     pci: &PciBus,
     intx: &Arc<Piix3Core>,
     isa: impl Fn(usize) -> IrqLine,
+    messages: Option<&Arc<dyn MsiSink>>,
 ) -> Result<(), SlotError> {
     let places = allocate(&cards)?;
     let host = Host { memory: bus.memory().clone(), pins: bus.pins().clone() };
@@ -143,6 +167,10 @@ pub fn plug(
             }
             Card::Ne2kPci(nic) => {
                 pci.plug(bus, place, Ne2kPci::new(nic, inta, host.clone()));
+            }
+            Card::Virtio(card) => {
+                let interrupts = Interrupts { intx: inta, messages: messages.cloned() };
+                card.plug(bus, pci, place, interrupts, host.clone());
             }
         }
     }

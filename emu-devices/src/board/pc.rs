@@ -51,6 +51,7 @@ use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
 use crate::video::vga::{self, Vga};
 use crate::video::{Display, VgaConfig};
+use crate::virtio::balloon::BalloonControl;
 use emu_core::bus::Bus;
 use emu_core::clock::{Clock, ClockMode};
 use emu_core::cpu::cpuid;
@@ -58,7 +59,7 @@ use emu_core::cpu::features::{Feature, Word};
 use emu_core::cpu::model::CpuModel;
 use emu_core::device::{Device, Region, Space, ports};
 use emu_core::exec::Vcpu;
-use emu_core::irq::{CpuPins, IrqInput, IrqLine};
+use emu_core::irq::{CpuPins, IrqInput, IrqLine, MsiSink};
 use emu_core::mem::GuestMemory;
 use std::sync::Arc;
 use thiserror::Error;
@@ -181,6 +182,8 @@ pub struct Pc {
     pub controllers: Controllers,
     /// By which the user sets CMOS RAM.
     pub cmos: CmosPatch,
+    /// The memory balloon, if there is one.
+    pub balloon: Option<BalloonControl>,
 }
 
 /// The interrupt controllers as monitors read them.
@@ -198,6 +201,8 @@ struct Interrupts {
     /// I/O APIC inputs, without the ISA lines.
     inputs: Vec<IrqLine>,
     nmi: IrqLine,
+    /// Where message-signalled interrupts go; `None` with a processor model without APIC.
+    messages: Option<Arc<dyn MsiSink>>,
     controllers: Controllers,
 }
 
@@ -332,14 +337,28 @@ impl Pc {
         let front_panel = pm.front_panel();
         pci.plug(&bus, POWER_MANAGEMENT, pm);
         let display = config.vga.as_ref().map(|vga| plug_vga(&bus, &pci, vga, knows_no_pci));
-        expansion::plug(config.expansion, &bus, &pci, &intx, isa)?;
+        let balloon = config.expansion.iter().find_map(|expansion| expansion.card.balloon());
+        media.extend(config.expansion.iter().filter_map(|expansion| expansion.card.media()));
+        expansion::plug(config.expansion, &bus, &pci, &intx, isa, interrupts.messages.as_ref())?;
 
         let mut vcpu = Vcpu::new(model.clone(), bus.clone());
         vcpu.ferr = ferr;
         let boot = boot(config.boot, config.firmware, model, acpi, config.vga, pci.clone());
         let machine = Machine::new(bus, vcpu, boot, config.options);
         let controllers = interrupts.controllers;
-        Ok(Pc { machine, front_panel, nmi: interrupts.nmi, input, pci, intx, display, media, controllers, cmos })
+        Ok(Pc {
+            machine,
+            front_panel,
+            nmi: interrupts.nmi,
+            input,
+            pci,
+            intx,
+            display,
+            media,
+            controllers,
+            cmos,
+            balloon,
+        })
     }
 }
 
@@ -355,7 +374,13 @@ impl Interrupts {
             let isa = std::array::from_fn(|irq| WiredOr::new(IrqLine::new(vec![(pair.clone(), irq as u32)])));
             let nmi = IrqLine::new(vec![(pins, CpuPins::NMI)]);
             let controllers = Controllers { pic: pair, ioapic: None };
-            return Interrupts { isa, inputs: vec![IrqLine::unconnected(); ioapic::PINS], nmi, controllers };
+            return Interrupts {
+                isa,
+                inputs: vec![IrqLine::unconnected(); ioapic::PINS],
+                nmi,
+                messages: None,
+                controllers,
+            };
         }
         let features = LapicFeatures {
             x2apic: model.supports(Feature::X2apic),
@@ -383,7 +408,8 @@ impl Interrupts {
         });
         let inputs = gates.iter().map(|gate| gate.source()).collect();
         let controllers = Controllers { pic: pair, ioapic: Some(io) };
-        Interrupts { isa, inputs, nmi: IrqLine::new(vec![(local, lapic::pin::LINT1)]), controllers }
+        let messages: Option<Arc<dyn MsiSink>> = Some(local.clone());
+        Interrupts { isa, inputs, nmi: IrqLine::new(vec![(local, lapic::pin::LINT1)]), messages, controllers }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use super::queue::{Chain, QueueError};
 use super::{Kind, VirtioContext, VirtioDevice};
-use crate::storage::block::{Disk, DiskState, LONGEST, Request, SECTOR};
+use crate::storage::block::{Disk, DiskState, LONGEST, Media, Request, SECTOR};
 use crate::storage::ide::Geometry;
 use emu_core::bus::Notifier;
 use emu_core::clock::Instant;
@@ -167,6 +167,11 @@ impl Block {
     pub fn new(disk: Disk, config: BlockConfig) -> Block {
         let writeback = config.write_cache;
         Block { disk, config, pending: VecDeque::new(), next_tag: 0, under_way: 0, writeback }
+    }
+
+    /// The user's handle on its disk.
+    pub fn media(&self) -> Media {
+        self.disk.media()
     }
 
     fn bytes(&self) -> u64 {

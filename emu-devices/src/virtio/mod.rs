@@ -10,18 +10,32 @@
 //!
 //! Deliberately absent: packed rings, several vCPUs' queue pairs, notification data, and transports other than PCI.
 
+pub mod balloon;
 pub mod block;
+pub mod console;
+pub mod net;
 pub mod pci;
 pub mod queue;
+pub mod rng;
 
 #[cfg(test)]
 pub mod driver;
 
-use emu_core::bus::Notifier;
+use crate::pci::option_rom::{self, Host};
+use crate::pci::{DevFn, PciBus};
+use crate::storage::block::Media;
+use balloon::{Balloon, BalloonControl};
+use block::Block;
+use console::Console;
+use emu_core::bus::{Bus, Notifier};
 use emu_core::clock::Instant;
 use emu_core::mem::GuestMemory;
+use net::Net;
+use pci::{Interrupts, VirtioOptions, VirtioPci};
 use queue::{Chain, Queue, QueueError};
+use rng::Rng;
 use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
 
 /// Feature bits that do not depend on the device (clause 6).
 pub mod feature {
@@ -188,4 +202,76 @@ impl VirtioContext<'_> {
         self.live = false;
         self.error = self.error.or(Some(error));
     }
+}
+
+/// Which virtio device, for whoever builds a board.
+pub enum Model {
+    /// A disk.
+    Block(Block),
+    /// A network card.
+    Net(Net),
+    /// Entropy.
+    Rng(Rng),
+    /// Consoles and ports.
+    Console(Console),
+    /// A memory balloon.
+    Balloon(Balloon),
+}
+
+/// A virtio device for a PCI slot.
+pub struct VirtioCard {
+    /// The device.
+    pub model: Model,
+    /// Its transport.
+    pub options: VirtioOptions,
+    /// The image of its option ROM; empty: it has none.
+    pub rom: Arc<[u8]>,
+}
+
+impl VirtioCard {
+    /// Bytes of guest memory that it takes beside RAM.
+    pub fn extra_memory(&self) -> u64 {
+        option_rom::room(&self.rom)
+    }
+
+    /// The user's handle on its medium, if it has one.
+    pub fn media(&self) -> Option<Media> {
+        match &self.model {
+            Model::Block(block) => Some(block.media()),
+            _ => None,
+        }
+    }
+
+    /// The host's side of it, if it is a balloon.
+    pub fn balloon(&self) -> Option<BalloonControl> {
+        match &self.model {
+            Model::Balloon(balloon) => Some(balloon.control()),
+            _ => None,
+        }
+    }
+
+    /// Plugs it in at `place`.
+    pub fn plug(self, bus: &Bus, pci: &PciBus, place: DevFn, interrupts: Interrupts, host: Host) {
+        fn insert<D: VirtioDevice>(device: D, bus: &Bus, pci: &PciBus, place: DevFn, rest: Rest) {
+            let Rest { options, interrupts, rom, host } = rest;
+            let function = VirtioPci::new(device, options, interrupts).with_rom(&rom, host);
+            pci.plug(bus, place, function);
+        }
+        let rest = Rest { options: self.options, interrupts, rom: self.rom, host };
+        match self.model {
+            Model::Block(device) => insert(device, bus, pci, place, rest),
+            Model::Net(device) => insert(device, bus, pci, place, rest),
+            Model::Rng(device) => insert(device, bus, pci, place, rest),
+            Model::Console(device) => insert(device, bus, pci, place, rest),
+            Model::Balloon(device) => insert(device, bus, pci, place, rest),
+        }
+    }
+}
+
+/// What plugging in needs beside the device.
+struct Rest {
+    options: VirtioOptions,
+    interrupts: Interrupts,
+    rom: Arc<[u8]>,
+    host: Host,
 }

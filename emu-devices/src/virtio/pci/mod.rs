@@ -23,6 +23,7 @@ use super::queue::{NO_VECTOR, Queue, QueueState};
 use super::{VirtioContext, VirtioDevice, feature, status};
 use crate::pci::config::{BAR_TAG, BarMap, ConfigSpace, ConfigState, Identity, command, reg, status as pci_status};
 use crate::pci::msix::{self, Msix, MsixState};
+use crate::pci::option_rom::{Host, OptionRom};
 use crate::pci::{ConfigWindow, PciFunction};
 use crate::shared::Shared;
 use emu_core::bus::Notifier;
@@ -375,6 +376,7 @@ pub struct VirtioPci<D> {
     config: Shared<ConfigSpace>,
     bars: BarMap,
     window: Option<u8>,
+    rom: Option<OptionRom>,
 }
 
 impl<D: VirtioDevice> VirtioPci<D> {
@@ -427,7 +429,23 @@ impl<D: VirtioDevice> VirtioPci<D> {
             config: config.clone(),
             offered,
         };
-        VirtioPci { core: Shared::new(core), config, bars: BarMap::default(), window }
+        VirtioPci { core: Shared::new(core), config, bars: BarMap::default(), window, rom: None }
+    }
+}
+
+impl<D> VirtioPci<D> {
+    /// The same with an option ROM that holds `image`; without one if that is empty.
+    pub fn with_rom(mut self, image: &[u8], host: Host) -> VirtioPci<D> {
+        self.rom = Some(OptionRom::new(image, &mut self.config.lock(), host));
+        self
+    }
+
+    /// Decodes BARs and ROM where the configuration space says.
+    fn follow(&mut self, cx: &mut DeviceContext) {
+        self.bars.update(cx, &self.config);
+        if let Some(rom) = &mut self.rom {
+            rom.follow(&self.config.lock());
+        }
     }
 }
 
@@ -485,7 +503,7 @@ impl<D: VirtioDevice> Device for VirtioPci<D> {
     }
 
     fn poll(&mut self, cx: &mut DeviceContext) {
-        self.bars.update(cx, &self.config);
+        self.follow(cx);
         let mut core = self.core.lock();
         core.follow_config();
         core.run(cx.now, cx.memory, |device, cx| device.poll(cx));
@@ -493,7 +511,7 @@ impl<D: VirtioDevice> Device for VirtioPci<D> {
 
     fn reset(&mut self, cx: &mut DeviceContext, _kind: ResetKind) {
         self.config.lock().reset();
-        self.bars.update(cx, &self.config);
+        self.follow(cx);
         let mut core = self.core.lock();
         core.msix.reset();
         core.reset_device();
@@ -528,7 +546,7 @@ impl<D: VirtioDevice> Device for VirtioPci<D> {
     }
 
     fn restored(&mut self, cx: &mut DeviceContext) {
-        self.bars.update(cx, &self.config);
+        self.follow(cx);
         self.core.lock().follow_config();
     }
 }
