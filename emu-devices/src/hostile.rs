@@ -19,6 +19,7 @@ use crate::input::{Button, InputEvent, InputQueue, Key};
 use crate::intc::ioapic::{self, IoApic};
 use crate::intc::lapic::{Lapic, LapicFeatures};
 use crate::intc::pic::Pic;
+use crate::net::e1000::{self, E1000};
 use crate::net::ne2k_isa::Ne2kIsa;
 use crate::net::ne2k_pci::Ne2kPci;
 use crate::net::{MacAddress, MemoryNetwork, NicConfig, dp8390};
@@ -542,6 +543,42 @@ fn hostile_guest_cannot_break_the_ne2000() {
             bench.device.config().lock().write(random.u8(..), 4, value(random) as u32);
             traffic(random, &cable);
             start(random, &mut |register, value| bench.out8(0x300 + register, value));
+        },
+    );
+}
+
+#[test]
+fn hostile_guest_cannot_break_the_e1000() {
+    let cable = MemoryNetwork::new();
+    let base = 0xfe00_0000;
+    let registers = [(Space::Memory, Region { base, len: e1000::REGISTERS.into() })];
+    let host = Host { memory: World::new(1 << 20).memory().clone(), pins: Arc::default() };
+    torment_at(
+        || {
+            let card = E1000::new(nic(&cable, &[]), line(), host.clone());
+            card.config().lock().write(4, 2, 7);
+            card
+        },
+        BAR_TAG,
+        &registers,
+        |random, bench| {
+            traffic(random, &cable);
+            // Rings of descriptors with anything in them, where they are likely to be found; then doorbells.
+            let bytes: Vec<u8> = (0..512).map(|_| random.u8(..)).collect();
+            bench.world.memory().write(0x1000, &bytes);
+            let mut set = |register: u64, value: u32| bench.write(Space::Memory, base + register, 4, value.into());
+            for ring in [0x2800, 0x3800] {
+                set(ring, 0x1000);
+                set(ring + 4, 0);
+                set(ring + 8, random.u32(..) & 0x3ff);
+                set(ring + 0x10, random.u32(0..64));
+            }
+            set(0x400, 2);
+            set(0x100, 2 | random.u32(..));
+            set(0x2818, random.u32(0..64));
+            set(0x3818, random.u32(0..64));
+            // MDIO, which random values hardly reach.
+            set(0x20, random.u32(..) & 0x0c1f_ffff | 1 << 21);
         },
     );
 }

@@ -36,6 +36,7 @@ pub fn build(config: &Config, backends: &mut NetBackends) -> Result<Vec<Expansio
         let plugged = match &card.model {
             Model::Ne2kIsa { base, irq, nic: spec } => Card::Ne2kIsa { base: *base, irq: *irq, nic: nic(spec)? },
             Model::Ne2kPci(spec) => Card::Ne2kPci(nic(spec)?),
+            Model::E1000(spec) => Card::E1000(nic(spec)?),
         };
         users.extend(card.nic().and_then(|nic| nic.netdev.as_deref()));
         expansion.push(Expansion { card: plugged, device: card.device });

@@ -7,6 +7,7 @@
 use super::post::{PIRQ_IRQS, VGA, config_write};
 use crate::net::NicConfig;
 use crate::net::dp8390;
+use crate::net::e1000::E1000;
 use crate::net::ne2k_isa::Ne2kIsa;
 use crate::net::ne2k_pci::Ne2kPci;
 use crate::pci::config::{command, reg};
@@ -52,6 +53,8 @@ pub enum Card {
     },
     /// NE2000 for PCI: RTL8029.
     Ne2kPci(NicConfig),
+    /// Gigabit Ethernet controller: 82540EM.
+    E1000(NicConfig),
     /// A virtio device.
     Virtio(Box<VirtioCard>),
 }
@@ -61,7 +64,7 @@ impl Card {
     pub fn is_pci(&self) -> bool {
         match self {
             Card::Ne2kIsa { .. } => false,
-            Card::Ne2kPci(_) | Card::Virtio(_) => true,
+            Card::Ne2kPci(_) | Card::E1000(_) | Card::Virtio(_) => true,
         }
     }
 
@@ -69,7 +72,7 @@ impl Card {
     pub fn media(&self) -> Option<Media> {
         match self {
             Card::Virtio(card) => card.media(),
-            Card::Ne2kIsa { .. } | Card::Ne2kPci(_) => None,
+            Card::Ne2kIsa { .. } | Card::Ne2kPci(_) | Card::E1000(_) => None,
         }
     }
 
@@ -77,7 +80,7 @@ impl Card {
     pub fn balloon(&self) -> Option<BalloonControl> {
         match self {
             Card::Virtio(card) => card.balloon(),
-            Card::Ne2kIsa { .. } | Card::Ne2kPci(_) => None,
+            Card::Ne2kIsa { .. } | Card::Ne2kPci(_) | Card::E1000(_) => None,
         }
     }
 
@@ -85,7 +88,7 @@ impl Card {
     pub fn extra_memory(&self) -> u64 {
         match self {
             Card::Ne2kIsa { .. } => 0,
-            Card::Ne2kPci(nic) => option_rom::room(&nic.rom),
+            Card::Ne2kPci(nic) | Card::E1000(nic) => option_rom::room(&nic.rom),
             Card::Virtio(card) => card.extra_memory(),
         }
     }
@@ -167,6 +170,9 @@ pub fn plug(
             }
             Card::Ne2kPci(nic) => {
                 pci.plug(bus, place, Ne2kPci::new(nic, inta, host.clone()));
+            }
+            Card::E1000(nic) => {
+                pci.plug(bus, place, E1000::new(nic, inta, host.clone()));
             }
             Card::Virtio(card) => {
                 let interrupts = Interrupts { intx: inta, messages: messages.cloned() };

@@ -9,7 +9,9 @@
 //! sequence, not padded. A NIC that has no room for a frame does not ask for it: so the queue behind the cable fills, and who sends
 //! over TCP is slowed down. Back ends that reach the host are in `emu-frontend/src/net`; here is [`MemoryNetwork`], for tests.
 
+pub mod checksum;
 pub mod dp8390;
+pub mod e1000;
 pub mod ethernet;
 pub mod ne2k_isa;
 pub mod ne2k_pci;

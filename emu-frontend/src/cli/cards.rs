@@ -33,6 +33,8 @@ pub enum Model {
     },
     /// ne2k_pci.
     Ne2kPci(NicSpec),
+    /// e1000.
+    E1000(NicSpec),
 }
 
 /// What all network cards have.
@@ -55,7 +57,7 @@ impl CardSpec {
     /// The network card, if it is one.
     pub fn nic(&self) -> Option<&NicSpec> {
         match &self.model {
-            Model::Ne2kIsa { nic, .. } | Model::Ne2kPci(nic) => Some(nic),
+            Model::Ne2kIsa { nic, .. } | Model::Ne2kPci(nic) | Model::E1000(nic) => Some(nic),
         }
     }
 }
@@ -67,6 +69,12 @@ const ROMFILE: Property = ("romfile", "<str>     - file with an option ROM (defa
 
 /// The rows of `-device help` for cards.
 pub const DRIVERS: &[Driver] = &[
+    Driver {
+        name: "e1000",
+        bus: "PCI",
+        about: "Intel Gigabit Ethernet, 82540EM",
+        properties: &[NETDEV, MAC, ADDR, ROMFILE],
+    },
     Driver {
         name: "ne2k_isa",
         bus: "ISA",
@@ -107,7 +115,8 @@ pub fn parse(name: &str, id: Option<String>, text: &str, v: &mut KeyValues) -> R
     } else {
         device = address(v)?;
         let rom = v.take("romfile")?.filter(|file| !file.is_empty()).map(PathBuf::from);
-        Model::Ne2kPci(NicSpec { rom, ..nic(v)? })
+        let nic = NicSpec { rom, ..nic(v)? };
+        if name == "e1000" { Model::E1000(nic) } else { Model::Ne2kPci(nic) }
     };
     Ok(CardSpec { id, device, model, text: text.into() })
 }

@@ -328,7 +328,7 @@ mod tests {
             .iter()
             .map(|card| match card.model {
                 cards::Model::Ne2kIsa { irq, .. } => Some(irq),
-                cards::Model::Ne2kPci(_) => None,
+                cards::Model::Ne2kPci(_) | cards::Model::E1000(_) => None,
             })
             .collect();
         assert_eq!(irqs, [None, Some(7), Some(3)]);
