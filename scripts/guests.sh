@@ -5,8 +5,9 @@
 #   cache/ARCH/initrd.gz      the installer itself
 #   cache/ARCH/busybox        a static busybox (package busybox-static)
 #   cache/ARCH/busybox.cpio   an initramfs made of it by tests/src/bin/mkinitramfs.rs
-#   cache/ARCH/disk.cpio      the same with the kernel's drivers for IDE, ext4 and ISO 9660 under /lib/disk, in the order in
-#                             which they load (package linux-image of the installer kernel's version)
+#   cache/ARCH/disk.cpio      the same with the kernel's drivers for IDE, ext4 and ISO 9660 under /lib/disk, and those for virtio
+#                             under /lib/virtio, in the order in which they load (package linux-image of the installer kernel's
+#                             version)
 #   cache/firmware/           SeaBIOS, Bochs' BIOS, GRUB's rescue images, isolinux and memtest86+ (packages seabios, bochsbios,
 #                             grub-rescue-pc, isolinux, syslinux-common and memtest86+)
 #
@@ -108,19 +109,30 @@ make_initramfs() {
 disk_modules="scsi_common scsi_mod libata ata_piix crct10dif_common crct10dif_generic crc-t10dif crc64 crc64_rocksoft_generic
     crc64-rocksoft t10-pi sd_mod cdrom sr_mod isofs crc16 mbcache jbd2 crc32c_generic libcrc32c ext4"
 
+virtio_modules="virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk failover net_failover virtio_net
+    rng-core virtio-rng virtio_console virtio_balloon"
+
+# copy_modules FOLDER MODULE... - numbered, out of the unpacked package.
+copy_modules() {
+    folder=$tree/root/lib/$1 number=10
+    shift
+    mkdir -p "$folder"
+    for module in "$@"; do
+        find "$tree/all" -name "$module.ko" -exec cp {} "$folder/$number-$module.ko" \;
+        number=$((number + 1))
+    done
+}
+
 make_disk_initramfs() {
     arch=$1 to=$cache/$1
     if [ -s "$to/disk.cpio" ] && [ "$to/disk.cpio" -nt "$to/busybox.cpio" ] && [ "$to/disk.cpio" -nt "$0" ]; then return; fi
     version=$(gzip -dc "$to/initrd.gz" | "$to/busybox" cpio -t 2>/dev/null | sed -n 's|^lib/modules/\([^/]*\)/kernel$|\1|p')
     download "linux-image-$version:$arch" || fail "the package linux-image-$version:$arch" "$to/disk.cpio"
     tree=$apt/tree
-    rm -rf "$tree" && mkdir -p "$tree/all" "$tree/root/lib/disk"
+    rm -rf "$tree" && mkdir -p "$tree/all" "$tree/root"
     dpkg-deb -x "$apt"/deb/*.deb "$tree/all"
-    number=10
-    for module in $disk_modules; do
-        find "$tree/all" -name "$module.ko" -exec cp {} "$tree/root/lib/disk/$number-$module.ko" \;
-        number=$((number + 1))
-    done
+    copy_modules disk $disk_modules
+    copy_modules virtio $virtio_modules
     (cd "$tree/root" && find lib | "$to/busybox" cpio -o -H newc 2>/dev/null) | cat "$to/busybox.cpio" - >"$to/disk.cpio.part"
     mv "$to/disk.cpio.part" "$to/disk.cpio"
 }

@@ -5,6 +5,7 @@ use crate::cli::config::Config;
 use crate::cli::error::StartError;
 use crate::net::NetBackends;
 use crate::run::{find_data_file, read_file};
+use crate::virtio;
 use emu_devices::board::expansion::{Card, Expansion};
 use emu_devices::net::{MacAddress, NetBackend, NicConfig, Unconnected};
 use emu_devices::pci::option_rom;
@@ -14,7 +15,11 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// A back end that does not exist or that two cards name; a ROM that cannot be read.
-pub fn build(config: &Config, backends: &mut NetBackends) -> Result<Vec<Expansion>, StartError> {
+pub fn build(
+    config: &Config,
+    backends: &mut NetBackends,
+    mut others: virtio::Backends,
+) -> Result<Vec<Expansion>, StartError> {
     let cards = &config.devices.cards;
     let mut taken: Vec<MacAddress> = Vec::new();
     let mut users: Vec<&str> = Vec::new();
@@ -37,6 +42,10 @@ pub fn build(config: &Config, backends: &mut NetBackends) -> Result<Vec<Expansio
             Model::Ne2kIsa { base, irq, nic: spec } => Card::Ne2kIsa { base: *base, irq: *irq, nic: nic(spec)? },
             Model::Ne2kPci(spec) => Card::Ne2kPci(nic(spec)?),
             Model::E1000(spec) => Card::E1000(nic(spec)?),
+            Model::Virtio(spec) => {
+                let nic = card.nic().map(&mut nic).transpose()?;
+                Card::Virtio(Box::new(virtio::build(config, card, spec, &mut others, nic)?))
+            }
         };
         users.extend(card.nic().and_then(|nic| nic.netdev.as_deref()));
         expansion.push(Expansion { card: plugged, device: card.device });

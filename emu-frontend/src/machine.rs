@@ -14,7 +14,7 @@ use crate::display::window;
 use crate::net::NetBackends;
 use crate::remote::{Identity, Remote};
 use crate::run::BootImages;
-use crate::{audio, cards, daemon, exit, image, report};
+use crate::{audio, cards, daemon, exit, image, report, virtio};
 use crate::{monitor, qmp};
 use emu_core::clock::ClockMode;
 use emu_core::device::Region;
@@ -204,6 +204,9 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
     for (serial, id) in serials.iter_mut().zip(&config.serial) {
         *serial = id.as_ref().and_then(|id| characters.backend(id));
     }
+    let clock = config.icount.map_or(ClockMode::Realtime, |icount| ClockMode::Icount { shift: icount.shift });
+    let open = |spec: &DriveSpec| Ok((spec.name.clone(), open_drive(spec, clock)?));
+    let disks = config.drives.unplaced.iter().chain(&config.drives.virtio).map(open).collect::<Result<_, _>>()?;
     let parallel = config.parallel.as_ref().and_then(|id| characters.backend(id));
     let debugcon = match config.devices.debugcons.as_slice() {
         [] => None,
@@ -215,7 +218,6 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         [one] => Some(Region { base: one.base.into(), len: one.size.into() }),
         _ => return Err(StartError::option("device", "only one isa-debug-exit is implemented")),
     };
-    let clock = config.icount.map_or(ClockMode::Realtime, |icount| ClockMode::Icount { shift: icount.shift });
     let (seconds, nanos) = config.rtc.now();
     // The host's fraction of a second would be one more difference between two deterministic runs.
     let nanos = if clock == ClockMode::Realtime { nanos } else { 0 };
@@ -239,7 +241,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         boot: images.boot,
         firmware: images.firmware,
         floppies: floppies(config, clock)?,
-        expansion: cards::build(config, &mut NetBackends::new())?,
+        expansion: cards::build(config, &mut NetBackends::new(), virtio::Backends { disks, characters })?,
         options: MachineOptions {
             no_reboot: config.no_reboot,
             no_shutdown: config.no_shutdown,

@@ -7,6 +7,7 @@ mod cli;
 mod daemon;
 mod dev;
 mod display;
+mod entropy;
 mod exit;
 mod image;
 mod log;
@@ -19,6 +20,7 @@ mod report;
 mod run;
 mod signals;
 mod start;
+mod virtio;
 
 fn main() {
     start::main(&std::env::args_os().collect::<Vec<_>>())

@@ -15,6 +15,7 @@ use emu_devices::pci::piix4::FrontPanel;
 use emu_devices::rtc::CmosPatch;
 use emu_devices::storage::block::Media;
 use emu_devices::video::{Display, Frame};
+use emu_devices::virtio::balloon::BalloonControl;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -55,6 +56,8 @@ pub struct Remote {
     pub controllers: Controllers,
     /// By which CMOS RAM is set.
     pub cmos: CmosPatch,
+    /// The memory balloon, if there is one.
+    pub balloon: Option<BalloonControl>,
 }
 
 impl Remote {
@@ -75,6 +78,7 @@ impl Remote {
             pci: pc.pci.clone(),
             controllers: pc.controllers.clone(),
             cmos: pc.cmos.clone(),
+            balloon: pc.balloon.clone(),
         }
     }
 

@@ -66,6 +66,12 @@ pub trait NetBackend: Send {
     fn link_up(&self) -> bool {
         true
     }
+
+    /// Whether TCP packets may be sent whole that are longer than the medium's frames, with right checksums, up to [`LONGEST_FRAME`]: no
+    /// other station will see them.
+    fn takes_long_packets(&self) -> bool {
+        false
+    }
 }
 
 /// A cable that leads nowhere: all is lost, nothing comes.
@@ -91,6 +97,7 @@ struct Cable {
     sent: Vec<Vec<u8>>,
     waiting: VecDeque<Vec<u8>>,
     unplugged: bool,
+    long_packets: bool,
     notifier: Option<Notifier>,
 }
 
@@ -118,6 +125,11 @@ impl MemoryNetwork {
     /// Plugs the cable in, or pulls it out.
     pub fn set_link(&self, up: bool) {
         self.change(|cable| cable.unplugged = !up);
+    }
+
+    /// Takes long TCP packets from now on, or does not, as at first.
+    pub fn take_long_packets(&self, on: bool) {
+        self.change(|cable| cable.long_packets = on);
     }
 
     fn change(&self, f: impl FnOnce(&mut Cable)) {
@@ -154,6 +166,10 @@ impl NetBackend for MemoryNetwork {
 
     fn link_up(&self) -> bool {
         !self.0.lock().unplugged
+    }
+
+    fn takes_long_packets(&self) -> bool {
+        self.0.lock().long_packets
     }
 }
 

@@ -3,6 +3,7 @@
 use super::devices::{Driver, Property};
 use super::error::StartError;
 use super::value::KeyValues;
+use super::virtio::{self, VirtioKind, VirtioSpec};
 use emu_devices::net::MacAddress;
 use emu_devices::net::dp8390;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub enum Model {
     Ne2kPci(NicSpec),
     /// e1000.
     E1000(NicSpec),
+    /// virtio-...-pci.
+    Virtio(VirtioSpec),
 }
 
 /// What all network cards have.
@@ -49,23 +52,44 @@ pub struct NicSpec {
 }
 
 impl CardSpec {
+    /// The virtio-blk-pci of `-drive if=virtio`.
+    pub fn of_drive(drive: &str) -> CardSpec {
+        let kind = VirtioKind::Block { drive: drive.into(), config: Default::default() };
+        let model = Model::Virtio(VirtioSpec { options: Default::default(), kind });
+        CardSpec { id: None, device: None, model, text: format!("virtio-blk-pci,drive={drive}") }
+    }
+
     /// An error about this card that names its option.
     pub fn error(&self, problem: impl Into<String>) -> StartError {
         StartError::value("device", self.text.as_str(), problem)
+    }
+
+    /// Its id and its virtio device, if it is one.
+    pub fn virtio(&mut self) -> Option<(Option<&str>, &mut VirtioSpec)> {
+        match &mut self.model {
+            Model::Virtio(spec) => Some((self.id.as_deref(), spec)),
+            _ => None,
+        }
     }
 
     /// The network card, if it is one.
     pub fn nic(&self) -> Option<&NicSpec> {
         match &self.model {
             Model::Ne2kIsa { nic, .. } | Model::Ne2kPci(nic) | Model::E1000(nic) => Some(nic),
+            Model::Virtio(VirtioSpec { kind: VirtioKind::Net { nic, .. }, .. }) => Some(nic),
+            Model::Virtio(_) => None,
         }
     }
 }
 
-const NETDEV: Property = ("netdev", "<str>     - ID of a netdev to use as a backend");
-const MAC: Property = ("mac", "<str>     - Ethernet address, as 52:54:00:12:34:56");
-const ADDR: Property = ("addr", "<int32>   - PCI device number, hexadecimal: 3 to 1f");
-const ROMFILE: Property = ("romfile", "<str>     - file with an option ROM (default: none)");
+/// `netdev=`, as help has it.
+pub const NETDEV: Property = ("netdev", "<str>     - ID of a netdev to use as a backend");
+/// `mac=`.
+pub const MAC: Property = ("mac", "<str>     - Ethernet address, as 52:54:00:12:34:56");
+/// `addr=`.
+pub const ADDR: Property = ("addr", "<int32>   - PCI device number, hexadecimal: 3 to 1f");
+/// `romfile=`.
+pub const ROMFILE: Property = ("romfile", "<str>     - file with an option ROM (default: none)");
 
 /// The rows of `-device help` for cards.
 pub const DRIVERS: &[Driver] = &[
@@ -112,6 +136,9 @@ pub fn parse(name: &str, id: Option<String>, text: &str, v: &mut KeyValues) -> R
             return Err(v.error(format!("'irq={irq}': an ISA slot has 2 to 7, 9 to 12, 14 and 15")));
         }
         Model::Ne2kIsa { base, irq, nic: nic(v)? }
+    } else if virtio::DRIVERS.iter().any(|driver| driver.name == name) {
+        device = address(v)?;
+        Model::Virtio(virtio::parse(name, v)?)
     } else {
         device = address(v)?;
         let rom = v.take("romfile")?.filter(|file| !file.is_empty()).map(PathBuf::from);
@@ -122,7 +149,7 @@ pub fn parse(name: &str, id: Option<String>, text: &str, v: &mut KeyValues) -> R
 }
 
 /// `netdev=` and `mac=`.
-fn nic(v: &mut KeyValues) -> Result<NicSpec, StartError> {
+pub fn nic(v: &mut KeyValues) -> Result<NicSpec, StartError> {
     let netdev = v.take("netdev")?;
     let mac = match v.take("mac")? {
         Some(text) => Some(parse_mac(&text).ok_or_else(|| {

@@ -2,6 +2,7 @@
 
 use super::action;
 use super::audio::{self, AudioDev};
+use super::cards::CardSpec;
 use super::chardev::{self, CharKind, CharSpec, CharTarget};
 use super::cpu;
 use super::devices::{self, Devices};
@@ -10,6 +11,7 @@ use super::drive::{self, Drives};
 use super::error::{StartError, nearest};
 use super::firmware;
 use super::machine::{self, Engine};
+use super::objects::{self, EntropyObject};
 use super::options::Options;
 use super::smbios;
 use super::time::{self, Icount, Rtc};
@@ -100,8 +102,10 @@ pub struct Config {
     pub sb16: Option<(Sb16Config, Option<usize>)>,
     /// What shows the screen.
     pub display: DisplayKind,
-    /// Test devices.
+    /// Test devices, and cards in slots.
     pub devices: Devices,
+    /// Sources of entropy.
+    pub objects: Vec<EntropyObject>,
     /// Whether there is a graphics card; its memory is with the devices.
     pub vga: bool,
     /// Drives on the IDE channels.
@@ -186,6 +190,8 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         warnings.push("there is no display: -nographic shows the serial console, -display help lists displays".into());
     }
     let drives = drive::parse(options, &mut warnings)?;
+    devices.cards.extend(drives.virtio.iter().map(|drive| CardSpec::of_drive(&drive.name)));
+    let objects = objects::parse(&options.object)?;
     let boot = boot_files(options, &mut machine, &mut warnings)?;
     let audio = audio::parse(&options.audiodev)?;
     let speaker = match &machine.speaker {
@@ -217,6 +223,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         vga: has_vga(options, &devices)?,
         display,
         devices,
+        objects,
         drives,
         no_reboot: actions.no_reboot,
         no_shutdown: actions.no_shutdown,
@@ -249,6 +256,8 @@ fn asked_help(program: &str, options: &Options) -> Result<Option<String>, StartE
         devices::help(value)?
     } else if asks(&options.netdev) || asks(&options.nic) || asks(&options.net) {
         "Available netdev backend types:\n".into()
+    } else if asks(&options.object) {
+        objects::help()
     } else if asks(&options.chardev) {
         chardev::help()
     } else if asks(&options.audiodev) {

@@ -4,6 +4,7 @@ use super::audio::{self, AudioDev};
 use super::cards::{self, CardSpec};
 use super::error::{StartError, nearest};
 use super::value::KeyValues;
+use super::virtio;
 use emu_devices::audio::sb16::{IRQS, Sb16Config};
 
 /// A port to which a guest's write ends the emulator with status `(value << 1) | 1`.
@@ -128,7 +129,7 @@ const DRIVERS: &[Driver] = &[
 ];
 
 fn drivers() -> impl Iterator<Item = &'static Driver> {
-    DRIVERS.iter().chain(cards::DRIVERS)
+    DRIVERS.iter().chain(cards::DRIVERS).chain(virtio::DRIVERS).chain(virtio::PORTS)
 }
 
 fn has_property(driver: &str, property: &str) -> bool {
@@ -229,7 +230,12 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
             }
             "pc-testdev" if devices.testdev => return Err(v.error("there can be only one pc-testdev")),
             "pc-testdev" => devices.testdev = true,
-            card if cards::DRIVERS.iter().any(|driver| driver.name == card) => {
+            port if virtio::PORTS.iter().any(|driver| driver.name == port) => {
+                let serials = devices.cards.iter_mut().filter_map(|card| card.virtio());
+                let chardev = virtio::add_port(port, &mut v, serials)?;
+                devices.users.extend(chardev.map(|id| (text.clone(), id)));
+            }
+            card if cards::DRIVERS.iter().chain(virtio::DRIVERS).any(|driver| driver.name == card) => {
                 let known = |g: &&Global| g.driver == card && has_property(card, &g.property);
                 for global in globals.iter().rev().filter(known) {
                     v.set_default(&global.property, &global.value);
@@ -288,7 +294,12 @@ pub fn help(value: &str) -> Result<String, StartError> {
     let name = v.take("driver")?.unwrap_or_default();
     if name == "help" || name == "?" {
         let mut text = String::new();
-        for (heading, drivers) in [("Network devices", cards::DRIVERS), ("\nMisc devices", DRIVERS)] {
+        for (heading, drivers) in [
+            ("Network devices", cards::DRIVERS),
+            ("\nVirtio devices", virtio::DRIVERS),
+            ("\nPorts of virtio-serial-pci", virtio::PORTS),
+            ("\nMisc devices", DRIVERS),
+        ] {
             text += &format!("{heading}:\n");
             for driver in drivers {
                 text += &format!("name \"{}\", bus {}, desc \"{}\"\n", driver.name, driver.bus, driver.about);
@@ -328,7 +339,7 @@ mod tests {
             .iter()
             .map(|card| match card.model {
                 cards::Model::Ne2kIsa { irq, .. } => Some(irq),
-                cards::Model::Ne2kPci(_) | cards::Model::E1000(_) => None,
+                cards::Model::Ne2kPci(_) | cards::Model::E1000(_) | cards::Model::Virtio(_) => None,
             })
             .collect();
         assert_eq!(irqs, [None, Some(7), Some(3)]);

@@ -1,6 +1,6 @@
 //! Drives as `-drive`, `-fda`, `-fdb`, `-hda` to `-hdd` and `-cdrom` name them.
 //!
-//! Deliberately absent, so far: interfaces other than IDE and floppy, formats other than raw, throttling, and `werror` and
+//! Deliberately absent, so far: interfaces other than IDE, floppy and virtio, formats other than raw, throttling, and `werror` and
 //! `rerror` other than `report`.
 
 use super::error::StartError;
@@ -55,6 +55,10 @@ pub struct Drives {
     pub ide: [Option<DriveSpec>; IDE_DRIVES],
     /// On the diskette controller.
     pub floppies: [Option<DriveSpec>; FLOPPY_DRIVES],
+    /// Each a virtio-blk-pci of its own.
+    pub virtio: Vec<DriveSpec>,
+    /// For the `-device` that names them.
+    pub unplaced: Vec<DriveSpec>,
 }
 
 impl Drives {
@@ -64,13 +68,41 @@ impl Drives {
     }
 
     fn all(&self) -> impl Iterator<Item = &DriveSpec> {
-        self.ide.iter().chain(&self.floppies).flatten()
+        self.ide.iter().chain(&self.floppies).flatten().chain(&self.virtio).chain(&self.unplaced)
+    }
+
+    /// Whether there is a drive with this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.all().any(|drive| drive.name == name)
+    }
+}
+
+/// What a drive is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interface {
+    Ide,
+    Floppy,
+    Virtio,
+    /// A `-device` says.
+    None,
+}
+
+impl Interface {
+    /// How many drives and buses it has.
+    fn places(self) -> (u64, u64) {
+        match self {
+            Interface::Ide => (IDE_DRIVES as u64, 2),
+            Interface::Floppy => (FLOPPY_DRIVES as u64, 1),
+            // As many as there are slots on the bus.
+            Interface::Virtio | Interface::None => (32, 32),
+        }
     }
 }
 
 /// A drive that may not have its place yet.
 struct Asked {
     spec: DriveSpec,
+    interface: Interface,
     id: Option<String>,
     unit: Option<usize>,
 }
@@ -93,6 +125,9 @@ pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<Drives, StartErr
         asked.push(Asked::parse(text, o.snapshot, warnings)?);
     }
     let mut drives = Drives::default();
+    let (boxed, others): (Vec<_>, Vec<_>) =
+        asked.into_iter().partition(|drive| matches!(drive.interface, Interface::Ide | Interface::Floppy));
+    let asked = boxed;
     // Drives without a place go where the others leave room.
     let (placed, free): (Vec<_>, Vec<_>) = asked.into_iter().partition(|drive| drive.unit.is_some());
     for drive in placed.into_iter().chain(free) {
@@ -119,6 +154,18 @@ pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<Drives, StartErr
         }
         drives.places(drive.spec.media)[unit] = Some(DriveSpec { name, ..drive.spec });
     }
+    for drive in others {
+        let (list, kind) = match drive.interface {
+            Interface::Virtio => (&drives.virtio, "virtio"),
+            _ => (&drives.unplaced, "none"),
+        };
+        let name = drive.id.unwrap_or_else(|| format!("{kind}{}", list.len()));
+        if let Some(other) = drives.all().find(|other| other.name == name) {
+            return Err(drive.spec.error(format!("duplicate drive id '{name}': -{} {}", other.option, other.text)));
+        }
+        let spec = DriveSpec { name, ..drive.spec };
+        if drive.interface == Interface::Virtio { drives.virtio.push(spec) } else { drives.unplaced.push(spec) }
+    }
     // A PC has an empty CD-ROM drive unless told otherwise.
     if drives.ide[2].is_none() && !o.nodefaults {
         drives.ide[2] = Some(DriveSpec {
@@ -140,17 +187,25 @@ impl Asked {
         let text = file.display().to_string();
         let file = Some(file.to_owned());
         let spec = DriveSpec { name: String::new(), media, file, mode, option: option.into(), text };
-        Asked { spec, id: None, unit: Some(unit) }
+        let interface = if media == MediaKind::Floppy { Interface::Floppy } else { Interface::Ide };
+        Asked { spec, interface, id: None, unit: Some(unit) }
     }
 
     fn parse(text: &str, snapshot: bool, warnings: &mut Vec<String>) -> Result<Asked, StartError> {
         let mut v = KeyValues::parse("drive", text, "");
         let file = v.take("file")?.filter(|file| !file.is_empty()).map(PathBuf::from);
-        let floppy = match v.take("if")?.as_deref() {
-            None | Some("ide") => false,
-            Some("floppy") => true,
-            Some(other) => return Err(v.error(format!("'if={other}' is not implemented; implemented: ide, floppy"))),
+        let interface = match v.take("if")?.as_deref() {
+            None | Some("ide") => Interface::Ide,
+            Some("floppy") => Interface::Floppy,
+            Some("virtio") => Interface::Virtio,
+            Some("none") => Interface::None,
+            Some(other) => {
+                let known = "ide, floppy, virtio, none";
+                return Err(v.error(format!("'if={other}' is not implemented; implemented: {known}")));
+            }
         };
+        let floppy = interface == Interface::Floppy;
+        let boxed = matches!(interface, Interface::Ide | Interface::Floppy);
         let raw = match v.take("format")?.as_deref() {
             None => false,
             Some("raw") => true,
@@ -160,7 +215,8 @@ impl Asked {
             None | Some("disk") if floppy => MediaKind::Floppy,
             Some("cdrom") if floppy => return Err(v.error("a diskette drive takes no CD-ROM")),
             None | Some("disk") => MediaKind::Disk,
-            Some("cdrom") => MediaKind::Cdrom,
+            Some("cdrom") if boxed => MediaKind::Cdrom,
+            Some("cdrom") => return Err(v.error("'media=cdrom' goes with if=ide only")),
             Some(other) => return Err(v.error(format!("'media={other}': expected disk or cdrom"))),
         };
         let bare = v.take_bool("readonly")?;
@@ -188,8 +244,8 @@ impl Asked {
             }
         }
         let id = v.take("id")?;
-        let (most, buses) = if floppy { (FLOPPY_DRIVES, 1) } else { (IDE_DRIVES, 2) };
-        let index = v.take_number("index", most as u64 - 1)?;
+        let (most, buses) = interface.places();
+        let index = v.take_number("index", most - 1)?;
         let (bus, unit) = (v.take_number("bus", buses - 1)?, v.take_number("unit", 1)?);
         let unit = match (index, bus, unit) {
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
@@ -203,12 +259,12 @@ impl Asked {
         if media == MediaKind::Disk && file.is_none() {
             return Err(v.error("a hard disk needs file=FILE"));
         }
-        if media == MediaKind::Disk && read_only {
+        if interface == Interface::Ide && media == MediaKind::Disk && read_only {
             return Err(v.error("an IDE hard disk cannot be read-only; snapshot=on leaves the file alone"));
         }
         let mode = Mode { read_only, snapshot: snapshot && !read_only, cache, raw };
         let spec = DriveSpec { name: String::new(), media, file, mode, option: "drive".into(), text: text.into() };
-        Ok(Asked { spec, id, unit: unit.map(|unit| unit as usize) })
+        Ok(Asked { spec, interface, id, unit: unit.map(|unit| unit as usize) })
     }
 }
 
@@ -263,6 +319,17 @@ mod tests {
     }
 
     #[test]
+    fn virtio_drives_and_those_without_a_place_are_lists() {
+        let words =
+            ["-drive", "if=virtio,file=a", "-drive", "if=none,file=b,id=x,readonly=on", "-drive", "if=virtio,file=c"];
+        let drives = all_drives(&words).unwrap();
+        assert!(drives.ide[0].is_none() && drives.has("x") && !drives.has("y"));
+        assert_eq!(drives.virtio.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["virtio0", "virtio1"]);
+        assert!(drives.unplaced[0].name == "x" && drives.unplaced[0].mode.read_only);
+        assert!(all_drives(&["-drive", "if=virtio,file=a,id=x", "-drive", "if=none,file=b,id=x"]).is_err());
+    }
+
+    #[test]
     fn drive_properties_are_read() {
         let drive = |text: &str| drives(&["-snapshot", "-drive", text]).unwrap()[0].clone().unwrap();
         let d = drive("file=/a,,b,format=raw,if=ide,cache=unsafe,snapshot=off");
@@ -276,7 +343,9 @@ mod tests {
     #[test]
     fn wrong_drives_are_refused_in_one_line() {
         for (text, part) in [
-            ("file=a,if=virtio", "'if=virtio' is not implemented"),
+            ("file=a,if=scsi", "'if=scsi' is not implemented"),
+            ("file=a,if=virtio,media=cdrom", "goes with if=ide only"),
+            ("if=none,id=x", "needs file"),
             ("file=a,format=qcow2", "'format=qcow2' is not implemented"),
             ("file=a,media=tape", "expected disk or cdrom"),
             ("file=a,index=4", "'index=4'"),

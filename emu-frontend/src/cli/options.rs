@@ -49,6 +49,9 @@ pub struct Options {
     /// add a device ('-device help' for a list, '-device driver,help' for its properties)
     #[arg(long, value_name = "driver[,prop=value...]", help_heading = STANDARD)]
     pub device: Vec<String>,
+    /// an object for others to use: entropy for -device virtio-rng-pci
+    #[arg(long, value_name = "rng-random,id=id[,filename=path]|rng-builtin,id=id", help_heading = DEBUG)]
+    pub object: Vec<String>,
     /// default for a property of devices added by -device
     #[arg(long, value_name = "driver.property=value", help_heading = STANDARD)]
     pub global: Vec<String>,
@@ -216,7 +219,6 @@ const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("sdl", "-display window"),
     ("watchdog-action", "-no-reboot"),
     ("acpitable", "-machine"),
-    ("object", "-machine"),
     ("audio", "-audiodev"),
     ("usb", "-machine usb=off"),
     ("usbdevice", "-device"),

@@ -37,6 +37,13 @@ const FORMAT: Parameter = optional("fmt", Kind::Format);
 /// All commands but `help` and `info`, which are about the table itself.
 pub const COMMANDS: &[Command] = &[
     command(
+        &["balloon"],
+        &[required("value", Kind::Number)],
+        "target",
+        "request VM to change its memory allocation (in MB)",
+        memory::balloon,
+    ),
+    command(
         &["boot_set"],
         &[required("bootdevice", Kind::Text)],
         "bootdevice",
@@ -206,6 +213,7 @@ pub const COMMANDS: &[Command] = &[
 
 /// What `info` shows.
 pub const INFO: &[Command] = &[
+    command(&["balloon"], &[], "", "show balloon information", info::balloon),
     command(
         &["block"],
         &[optional("device", Kind::Device)],

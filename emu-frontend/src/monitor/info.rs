@@ -60,6 +60,34 @@ pub fn cpus(_: &Remote, _: &Arguments) -> String {
     format!("* CPU #0: thread_id={}\n", std::process::id())
 }
 
+/// What QEMU says where there is no balloon.
+pub const NO_BALLOON: &str = "No balloon device has been activated";
+
+/// The guest's memory in MiB, and its statistics as far as it has given any, which are asked for anew.
+pub fn balloon(machine: &Remote, _: &Arguments) -> String {
+    const STATISTICS: [&str; 10] = [
+        "mem_swapped_in",
+        "mem_swapped_out",
+        "major_page_faults",
+        "minor_page_faults",
+        "free_mem",
+        "total_mem",
+        "available_mem",
+        "disk_caches",
+        "hugetlb_allocations",
+        "hugetlb_failures",
+    ];
+    let Some(balloon) = &machine.balloon else { return super::error(NO_BALLOON) };
+    let mut text = format!("balloon: actual={}", balloon.actual() >> 20);
+    for (tag, value) in balloon.stats() {
+        if let Some(name) = STATISTICS.get(usize::from(tag)) {
+            let _ = write!(text, ",{name}={value}");
+        }
+    }
+    balloon.ask_for_stats();
+    text + "\n"
+}
+
 pub fn jit(machine: &Remote, _: &Arguments) -> String {
     machine.call(crate::dev::stats::tiers).unwrap_or_default()
 }

@@ -34,6 +34,19 @@ impl Space {
     }
 }
 
+/// Asks the guest to get along with this many MiB.
+pub fn balloon(machine: &Remote, arguments: &Arguments) -> String {
+    let target = arguments.number("value").and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+    match (&machine.balloon, target) {
+        (None, _) => super::error(super::info::NO_BALLOON),
+        (_, None) => super::error("Parameter 'target' expects a size"),
+        (Some(balloon), Some(target)) => {
+            balloon.set_target(target.saturating_mul(1 << 20));
+            String::new()
+        }
+    }
+}
+
 pub fn examine(machine: &Remote, arguments: &Arguments) -> String {
     dump(machine, arguments, Space::Linear)
 }

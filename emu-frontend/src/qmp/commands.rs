@@ -8,6 +8,7 @@ use crate::monitor::{self, info};
 use crate::remote::Remote;
 use emu_devices::board::machine::RunState;
 use emu_devices::input::Key;
+use emu_devices::virtio::balloon::BalloonControl;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -36,6 +37,14 @@ type Run = fn(&Remote, Arguments) -> Result<Done, Error>;
 
 /// All commands but `qmp_capabilities`, which is about the conversation itself.
 pub const COMMANDS: &[(&str, Run)] = &[
+    ("balloon", |machine, mut arguments| {
+        let value = arguments.remove("value").ok_or_else(|| Error::generic("Parameter 'value' is missing"))?;
+        expect_no_more(&arguments)?;
+        let target = value.as_u64().filter(|bytes| *bytes > 0);
+        let target = target.ok_or_else(|| Error::generic("Parameter 'target' expects a size"))?;
+        balloon(machine)?.set_target(target);
+        nothing()
+    }),
     ("blockdev-change-medium", change_medium),
     ("cont", |machine, arguments| {
         expect_no_more(&arguments)?;
@@ -50,6 +59,10 @@ pub const COMMANDS: &[(&str, Run)] = &[
         nothing()
     }),
     ("human-monitor-command", human_monitor_command),
+    ("query-balloon", |machine, arguments| {
+        expect_no_more(&arguments)?;
+        Ok(Done::Value(json!({"actual": balloon(machine)?.actual()})))
+    }),
     ("query-block", |machine, arguments| {
         expect_no_more(&arguments)?;
         Ok(Done::Value(machine.media.iter().map(|media| block(&media.info())).collect()))
@@ -124,6 +137,11 @@ pub const COMMANDS: &[(&str, Run)] = &[
         }
     }),
 ];
+
+fn balloon(machine: &Remote) -> Result<&BalloonControl, Error> {
+    let absent = || Error { class: "DeviceNotActive", text: info::NO_BALLOON.into() };
+    machine.balloon.as_ref().ok_or_else(absent)
+}
 
 fn nothing() -> Result<Done, Error> {
     Ok(Done::Value(json!({})))

@@ -4,7 +4,8 @@
 //!  queues  0 receive   1 transmit   2 control
 //!  header  0 flags | 1 gso_type | 2 hdr_len (2) | 4 gso_size (2) | 6 csum_start (2) | 8 csum_offset (2) | 10 num_buffers (2)
 //! ```
-//! Checksums that the driver leaves open are completed here, and TCP packets longer than the medium's frames are cut here.
+//! Checksums that the driver leaves open are completed here, and TCP packets longer than the medium's frames are cut here, unless the
+//! back end takes them whole.
 //! Deliberately absent: several queue pairs, receive hashes, UDP segmentation, and offloads to the guest.
 
 mod offload;
@@ -258,25 +259,25 @@ impl Net {
         }
     }
 
+    /// Sends a frame, in whatever pieces. A cable loses what the far end has no room for, and this device what makes no sense.
     fn send(&mut self, cx: &VirtioContext, header: &[u8; 12], frame: &mut [u8]) {
         let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-        let (start, offset) = (usize::from(word(6)), usize::from(word(8)));
-        let backend = &mut self.backend;
+        let (mss, start, offset) = (usize::from(word(4)), usize::from(word(6)), usize::from(word(8)));
         let kind = header[1] & !GSO_ECN;
-        let mut whole = kind == GSO_NONE;
-        if matches!(kind, GSO_TCPV4 | GSO_TCPV6) && cx.has(feature::HOST_TSO4 | feature::HOST_TSO6) {
-            let sent = offload::segment(frame, kind == GSO_TCPV6, start, word(4).into(), |packet| {
-                // A cable loses what the far end has no room for.
-                backend.send(packet);
-            });
-            if sent {
-                return;
+        let backend = &mut self.backend;
+        let whole = match kind {
+            GSO_NONE if header[0] & NEEDS_CSUM == 0 || !cx.has(feature::CSUM) => true,
+            GSO_NONE => offload::complete_checksum(frame, start, offset),
+            GSO_TCPV4 | GSO_TCPV6 if !cx.has(feature::HOST_TSO4 | feature::HOST_TSO6) => false,
+            GSO_TCPV4 | GSO_TCPV6 if backend.takes_long_packets() => offload::complete_checksum(frame, start, offset),
+            GSO_TCPV4 | GSO_TCPV6 => {
+                offload::segment(frame, kind == GSO_TCPV6, start, mss, |packet| {
+                    backend.send(packet);
+                });
+                false
             }
-            whole = false;
-        }
-        if header[0] & NEEDS_CSUM != 0 && cx.has(feature::CSUM) {
-            whole &= offload::complete_checksum(frame, start, offset);
-        }
+            _ => false,
+        };
         if whole {
             backend.send(frame);
         }

@@ -105,6 +105,9 @@ fn checksums_and_long_packets_are_the_devices_work() {
     tcp.extend(vec![7; 5000]);
     driver.request(TRANSMIT, &[&gso, &tcp], &[]);
     assert_eq!(far.take_sent().iter().map(Vec::len).collect::<Vec<_>>(), [1514, 1514, 1514, 674]);
+    far.take_long_packets(true);
+    driver.request(TRANSMIT, &[&gso, &tcp], &[]);
+    assert_eq!(far.take_sent().iter().map(Vec::len).collect::<Vec<_>>(), [5054]);
 }
 
 #[test]

@@ -1,0 +1,92 @@
+//! `-object`: sources of entropy.
+
+use super::error::{StartError, nearest};
+use super::value::KeyValues;
+use std::path::PathBuf;
+
+/// Where random bytes come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entropy {
+    /// rng-builtin.
+    Builtin,
+    /// rng-random: a file.
+    File(PathBuf),
+}
+
+/// A source and its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntropyObject {
+    /// `id=`.
+    pub id: String,
+    /// What it is.
+    pub entropy: Entropy,
+    text: String,
+}
+
+impl EntropyObject {
+    /// An error about this object that names its option.
+    pub fn error(&self, problem: impl Into<String>) -> StartError {
+        StartError::value("object", self.text.as_str(), problem)
+    }
+}
+
+const TYPES: &[&str] = &["rng-builtin", "rng-random"];
+
+/// What `-object help` prints.
+pub fn help() -> String {
+    TYPES.iter().fold("List of user creatable objects:\n".into(), |text, name| format!("{text}  {name}\n"))
+}
+
+/// Checks all `-object` values.
+///
+/// # Errors
+/// An object that does not exist, a wrong property, or an id twice.
+pub fn parse(values: &[String]) -> Result<Vec<EntropyObject>, StartError> {
+    let mut objects: Vec<EntropyObject> = Vec::new();
+    for text in values {
+        let mut v = KeyValues::parse("object", text, "qom-type");
+        let name = v.take("qom-type")?.unwrap_or_default();
+        let entropy = match name.as_str() {
+            "rng-builtin" => Entropy::Builtin,
+            "rng-random" => Entropy::File(v.take("filename")?.unwrap_or_else(|| "/dev/urandom".into()).into()),
+            _ => {
+                let hint = nearest(&name, TYPES.iter().copied()).map(|near| format!("; nearest is '{near}'"));
+                let known = hint.unwrap_or_else(|| format!("; implemented: {}", TYPES.join(", ")));
+                return Err(v.error(format!("'{name}' is not implemented{known}")));
+            }
+        };
+        let Some(id) = v.take("id")? else { return Err(v.error("'id' is needed")) };
+        v.finish()?;
+        if objects.iter().any(|other| other.id == id) {
+            return Err(v.error(format!("duplicate object id '{id}'")));
+        }
+        objects.push(EntropyObject { id, entropy, text: text.clone() });
+    }
+    Ok(objects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objects(values: &[&str]) -> Result<Vec<EntropyObject>, String> {
+        parse(&values.iter().map(|s| s.to_string()).collect::<Vec<_>>()).map_err(|e| e.line())
+    }
+
+    #[test]
+    fn entropy_has_an_id_and_perhaps_a_file() {
+        let given = objects(&["rng-builtin,id=a", "rng-random,id=b", "rng-random,filename=/x,id=c"]).unwrap();
+        let all: Vec<_> = given.into_iter().map(|o| (o.id, o.entropy)).collect();
+        let file = |path: &str| Entropy::File(path.into());
+        let expected = [("a", Entropy::Builtin), ("b", file("/dev/urandom")), ("c", file("/x"))];
+        assert_eq!(all, expected.map(|(id, entropy)| (id.to_string(), entropy)));
+        for (wrong, part) in [
+            (&["rng-builtin"][..], "'id' is needed"),
+            (&["rng-egd,id=a"], "not implemented"),
+            (&["rng-builtin,id=a,filename=x"], "unknown property"),
+            (&["rng-builtin,id=a", "rng-random,id=a"], "duplicate"),
+        ] {
+            assert!(objects(wrong).unwrap_err().contains(part), "{wrong:?}");
+        }
+    }
+}
