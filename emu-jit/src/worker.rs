@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Executions of a block before its region is compiled: about what an interpreted execution costs less than a compiled
 /// one, into what compiling costs (ARCHITECTURE.md has the figures).
@@ -16,6 +17,10 @@ pub const CAPACITY: usize = 64 << 20;
 
 /// Sources that may wait for the worker; the oldest are given up for newer ones.
 const WAITING: usize = 256;
+
+/// How long a source may wait. What is still executed asks again before long; the rest, such as what a system does
+/// once while it starts, would be compiled for nothing, beside a vCPU that may share the core.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Under stress, one region of so many is compiled whole.
 const WHOLE: u64 = 8;
@@ -49,8 +54,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Work {
-    /// The newest is compiled first: it is the code that runs now.
-    sources: VecDeque<Source>,
+    /// The newest, which is the last, is compiled first: it is the code that runs now. With each, when it was asked for.
+    sources: VecDeque<(Source, Instant)>,
     answers: Vec<Finished>,
     closed: bool,
 }
@@ -68,10 +73,25 @@ impl Shared {
             if work.closed {
                 return None;
             }
-            if let Some(source) = work.sources.pop_back() {
+            self.give_up_old_ones(&mut work, Instant::now());
+            if let Some((source, _)) = work.sources.pop_back() {
                 return Some(source);
             }
             work = self.more.wait(work).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Refuses what was asked for longer ago than [`PATIENCE`].
+    fn give_up_old_ones(&self, work: &mut Work, now: Instant) {
+        while work.sources.front().is_some_and(|(_, asked)| now.saturating_duration_since(*asked) > PATIENCE) {
+            self.give_up_the_oldest(work);
+        }
+    }
+
+    fn give_up_the_oldest(&self, work: &mut Work) {
+        if let Some((source, _)) = work.sources.pop_front() {
+            work.answers.push((source.ticket, Err(Refusal::Later)));
+            self.finished.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -123,12 +143,9 @@ impl Compiler for Jit {
 
     fn request(&mut self, source: Source) -> bool {
         let mut work = self.shared.work();
-        work.sources.push_back(source);
-        if work.sources.len() > WAITING
-            && let Some(oldest) = work.sources.pop_front()
-        {
-            work.answers.push((oldest.ticket, Err(Refusal::Later)));
-            self.shared.finished.fetch_add(1, Ordering::Release);
+        work.sources.push_back((source, Instant::now()));
+        if work.sources.len() > WAITING {
+            self.shared.give_up_the_oldest(&mut work);
         }
         drop(work);
         self.shared.more.notify_one();
@@ -246,5 +263,28 @@ impl Compiler for Immediate {
 
     fn take(&mut self) -> Option<Finished> {
         self.answers.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(ticket: u64) -> Source {
+        Source { ticket, rip: 0, mode: 0, blocks: Vec::new() }
+    }
+
+    #[test]
+    fn sources_that_waited_too_long_are_refused_and_the_newest_is_next() {
+        let shared = Shared::default();
+        let start = Instant::now();
+        let later = start + PATIENCE + Duration::from_millis(1);
+        let mut work = shared.work();
+        work.sources.extend([(source(1), start), (source(2), later), (source(3), later)]);
+        shared.give_up_old_ones(&mut work, later);
+        assert!(matches!(work.answers[..], [(1, Err(Refusal::Later))]));
+        drop(work);
+        assert_eq!(shared.finished.load(Ordering::Relaxed), 1);
+        assert_eq!(shared.next().map(|source| source.ticket), Some(3));
     }
 }

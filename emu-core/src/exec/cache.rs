@@ -178,7 +178,8 @@ impl Hasher for MixHasher {
 
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<MixHasher>>;
 
-pub(super) const JUMP_BITS: u32 = 12;
+/// A kernel that creates a process goes through some thousand blocks: with 12 bits, one in ten of them found its place taken by another.
+pub(super) const JUMP_BITS: u32 = 14;
 
 #[derive(Clone, Copy)]
 struct Jump {

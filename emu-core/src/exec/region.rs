@@ -237,6 +237,8 @@ struct Region {
     /// Pages besides that of the entry: distance in bytes, and where they lie in RAM.
     pages: Box<[(i64, Offset)]>,
     dead: bool,
+    /// Numbers of the ways that lead to it or led to it, [`WAYS_KNOWN`] at most; a region with as many may have more.
+    ways: Vec<usize>,
 }
 
 impl Region {
@@ -259,7 +261,7 @@ impl Region {
 }
 
 /// Compiled code by where it is entered and under which tag (`Vcpu::jump_tag`): it is what memory holds there.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(32))]
 struct Way {
     rip: u64,
@@ -267,6 +269,9 @@ struct Way {
     /// [`Code::at`].
     at: usize,
 }
+
+/// Of a region that runs in more address spaces than that, ways are not remembered.
+const WAYS_KNOWN: usize = 64;
 
 /// No tag is like this one's.
 const NO_WAY: Way = Way { rip: 0, tag: u64::MAX, at: 0 };
@@ -361,8 +366,37 @@ impl Regions {
             }
             !region.dead
         });
-        if self.unburied.len() != before {
-            self.ways.fill(NO_WAY);
+        for id in self.unburied.split_off(before) {
+            self.close_ways(id);
+            self.unburied.push(id);
+        }
+    }
+
+    /// Nothing leads to the code of region `id` any more, besides what is running.
+    fn close_ways(&mut self, id: usize) {
+        let Regions { ways, list, .. } = self;
+        let region = &list[id];
+        let Some(at) = region.compiled.as_ref().map(|compiled| compiled.code().at) else { return };
+        if region.ways.len() == WAYS_KNOWN {
+            ways.fill(NO_WAY);
+        }
+        for number in &region.ways {
+            if ways[*number].at == at {
+                ways[*number] = NO_WAY;
+            }
+        }
+    }
+
+    /// Has compiled code find region `id` by `way`.
+    fn open_way(&mut self, id: usize, way: Way) {
+        let number = jump_index(way.rip, way.tag);
+        if self.ways[number] == way {
+            return;
+        }
+        self.ways[number] = way;
+        let known = &mut self.list[id].ways;
+        if known.len() < WAYS_KNOWN && !known.contains(&number) {
+            known.push(number);
         }
     }
 
@@ -557,7 +591,7 @@ impl Vcpu {
         if !valid {
             return exit::INTERPRET;
         }
-        self.regions.ways[jump_index(rip, self.jump_tag)] = Way { rip, tag: self.jump_tag, at: region.code.at };
+        self.regions.open_way(region.id, Way { rip, tag: self.jump_tag, at: region.code.at });
         // No block of the interpreter is behind what comes next.
         self.block = None;
         self.regions.running = true;
@@ -621,6 +655,7 @@ impl Vcpu {
             members: gathered.members.into(),
             pages: gathered.pages.into(),
             dead: false,
+            ways: Vec::new(),
         });
         for page in pages {
             let of_page = self.regions.pages.entry(page).or_default();
