@@ -3,7 +3,7 @@
 use crate::cli::cards::{CardSpec, Model, NicSpec};
 use crate::cli::config::Config;
 use crate::cli::error::StartError;
-use crate::net::NetBackends;
+use crate::net::Networks;
 use crate::run::{find_data_file, read_file};
 use crate::virtio;
 use emu_devices::board::expansion::{Card, Expansion};
@@ -11,31 +11,32 @@ use emu_devices::net::{MacAddress, NetBackend, NicConfig, Unconnected};
 use emu_devices::pci::option_rom;
 use std::sync::Arc;
 
-/// All cards of `config`. `backends` keeps those that none of them uses.
+/// All cards of `config`. `networks` keeps those that none of them uses.
 ///
 /// # Errors
 /// A back end that does not exist or that two cards name; a ROM that cannot be read.
 pub fn build(
     config: &Config,
-    backends: &mut NetBackends,
+    networks: &mut Networks,
     mut others: virtio::Backends,
 ) -> Result<Vec<Expansion>, StartError> {
     let cards = &config.devices.cards;
     let mut taken: Vec<MacAddress> = Vec::new();
-    let mut users: Vec<&str> = Vec::new();
     let mut expansion = Vec::new();
-    for card in cards {
+    for (number, card) in cards.iter().enumerate() {
         let mut nic = |spec: &NicSpec| -> Result<NicConfig, StartError> {
-            let backend: Box<dyn NetBackend> = match &spec.netdev {
-                None => Box::new(Unconnected),
-                Some(id) if users.contains(&id.as_str()) => {
-                    return Err(card.error(format!("another card uses the netdev '{id}'")));
-                }
-                Some(id) => backends.remove(id).ok_or_else(|| card.error(format!("no -netdev has the id '{id}'")))?,
-            };
             let free = || (0..=u8::MAX).map(MacAddress::numbered).find(|mac| !taken.contains(mac));
             let mac = spec.mac.or_else(free).unwrap_or_default();
             taken.push(mac);
+            let (model, name) = (card.driver(), card.id.clone());
+            let name = name.unwrap_or_else(|| format!("{model}.{number}"));
+            let backend: Box<dyn NetBackend> = match &spec.netdev {
+                None => Box::new(Unconnected),
+                Some(id) => {
+                    let about = format!("type=nic,model={model},macaddr={mac}");
+                    networks.take(id, &name, &about).map_err(|problem| card.error(problem))?
+                }
+            };
             Ok(NicConfig { mac, backend, rom: rom(config, card, spec)? })
         };
         let plugged = match &card.model {
@@ -47,7 +48,6 @@ pub fn build(
                 Card::Virtio(Box::new(virtio::build(config, card, spec, &mut others, nic)?))
             }
         };
-        users.extend(card.nic().and_then(|nic| nic.netdev.as_deref()));
         expansion.push(Expansion { card: plugged, device: card.device });
     }
     Ok(expansion)

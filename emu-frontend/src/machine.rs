@@ -11,7 +11,7 @@ use crate::dev::stats;
 use crate::display::curses;
 #[cfg(feature = "window")]
 use crate::display::window;
-use crate::net::NetBackends;
+use crate::net::Networks;
 use crate::remote::{Identity, Remote};
 use crate::run::BootImages;
 use crate::{audio, cards, daemon, exit, image, report, virtio};
@@ -98,7 +98,11 @@ fn serve(
     mut characters: Characters,
     show: impl FnOnce(&Arc<Remote>) -> Result<(), StartError>,
 ) -> Result<String, StartError> {
-    let pc = build(config, images, &mut characters)?;
+    let mut networks = Networks::open(&config.nets)?;
+    let pc = build(config, images, &mut characters, &mut networks)?;
+    for id in networks.end_unused() {
+        report::complain(&format!("warning: netdev {id} has no peer"));
+    }
     for media in &pc.media {
         let media = media.clone();
         exit::at_exit(move |patience| {
@@ -112,7 +116,7 @@ fn serve(
         uuid: config.boot.firmware.smbios.system.uuid,
         chardevs: config.chardevs.iter().map(|(id, named)| (id.clone(), named.spec.kind.show())).collect(),
     };
-    let remote = Arc::new(Remote::new(&pc, identity));
+    let remote = Arc::new(Remote::new(&pc, identity, networks.links()));
     let mut machine = pc.machine;
     machine.processor().set_compiler(compiler(config)?);
     let control = machine.control();
@@ -179,8 +183,13 @@ pub fn compiler(config: &Config) -> Result<Option<Box<dyn Compiler>>, StartError
 ///
 /// # Errors
 /// It cannot be built.
-pub fn build(config: &Config, images: BootImages, characters: &mut Characters) -> Result<Pc, StartError> {
-    Pc::new(describe(config, images, characters)?).map_err(|error| refusal(config, error))
+pub fn build(
+    config: &Config,
+    images: BootImages,
+    characters: &mut Characters,
+    networks: &mut Networks,
+) -> Result<Pc, StartError> {
+    Pc::new(describe(config, images, characters, networks)?).map_err(|error| refusal(config, error))
 }
 
 /// The board's error as one about an option.
@@ -199,7 +208,12 @@ pub fn refusal(config: &Config, error: PcError) -> StartError {
 }
 
 /// What the board is to build.
-fn describe(config: &Config, images: BootImages, characters: &mut Characters) -> Result<PcConfig, StartError> {
+fn describe(
+    config: &Config,
+    images: BootImages,
+    characters: &mut Characters,
+    networks: &mut Networks,
+) -> Result<PcConfig, StartError> {
     let mut serials: [Option<Box<dyn CharBackend>>; SERIAL_PORTS] = Default::default();
     for (serial, id) in serials.iter_mut().zip(&config.serial) {
         *serial = id.as_ref().and_then(|id| characters.backend(id));
@@ -241,7 +255,7 @@ fn describe(config: &Config, images: BootImages, characters: &mut Characters) ->
         boot: images.boot,
         firmware: images.firmware,
         floppies: floppies(config, clock)?,
-        expansion: cards::build(config, &mut NetBackends::new(), virtio::Backends { disks, characters })?,
+        expansion: cards::build(config, networks, virtio::Backends { disks, characters })?,
         options: MachineOptions {
             no_reboot: config.no_reboot,
             no_shutdown: config.no_shutdown,

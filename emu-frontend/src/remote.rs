@@ -1,6 +1,7 @@
 //! The handle by which monitors and displays steer and read a PC.
 
 use crate::display::typist::Typist;
+use crate::net::Link;
 use crate::qmp::Events;
 use emu_core::bus::Bus;
 use emu_core::clock::Instant;
@@ -54,6 +55,8 @@ pub struct Remote {
     pub pci: PciBus,
     /// The interrupt controllers.
     pub controllers: Controllers,
+    /// The network back ends.
+    pub networks: Vec<Arc<Link>>,
     /// By which CMOS RAM is set.
     pub cmos: CmosPatch,
     /// The memory balloon, if there is one.
@@ -62,7 +65,7 @@ pub struct Remote {
 
 impl Remote {
     /// A handle on `pc`, which is about to run.
-    pub fn new(pc: &Pc, identity: Identity) -> Remote {
+    pub fn new(pc: &Pc, identity: Identity, networks: Vec<Arc<Link>>) -> Remote {
         Remote {
             control: pc.machine.control(),
             bus: pc.machine.bus().clone(),
@@ -77,6 +80,7 @@ impl Remote {
             media: pc.media.clone(),
             pci: pc.pci.clone(),
             controllers: pc.controllers.clone(),
+            networks,
             cmos: pc.cmos.clone(),
             balloon: pc.balloon.clone(),
         }

@@ -49,9 +49,15 @@ fn sample(option: &str, folder: &Path) -> Option<Vec<String>> {
         "drive" => format!("file={},if=ide,index=1,media=disk,format=raw,cache=unsafe", file("drive")),
         "vga" => "none".into(),
         "audiodev" => format!("wav,id=snd,path={}", folder.join("sound.wav").display()),
-        "nic" | "net" => "none".into(),
-        // There are none but help.
-        "netdev" => return None,
+        "nic" => "user,model=ne2k_pci,mac=52:54:00:00:00:01".into(),
+        "net" => "none".into(),
+        "netdev" => {
+            return Some(["-netdev", "user,id=n", "-device", "ne2k_pci,netdev=n"].map(String::from).to_vec());
+        }
+        "object" => {
+            let dump = format!("filter-dump,id=dump,netdev=dumped,file={}", folder.join("pcap").display());
+            return Some(["-nic", "user,id=dumped,model=ne2k_pci", "-object", &dump].map(String::from).to_vec());
+        }
         "chardev" => "null,id=spare".into(),
         "parallel" => format!("file:{}", folder.join("printer").display()),
         "monitor" | "qmp" | "qmp-pretty" => format!("unix:{},server=on,wait=off", folder.join(option).display()),

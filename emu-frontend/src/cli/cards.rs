@@ -72,6 +72,12 @@ impl CardSpec {
         }
     }
 
+    /// What `-device` calls it.
+    pub fn driver(&self) -> &str {
+        let first = self.text.split(',').next().unwrap_or_default();
+        first.strip_prefix("driver=").unwrap_or(first)
+    }
+
     /// The network card, if it is one.
     pub fn nic(&self) -> Option<&NicSpec> {
         match &self.model {

@@ -11,6 +11,7 @@ use super::drive::{self, Drives};
 use super::error::{StartError, nearest};
 use super::firmware;
 use super::machine::{self, Engine};
+use super::net::{self, NetConfig};
 use super::objects::{self, EntropyObject};
 use super::options::Options;
 use super::smbios;
@@ -108,6 +109,8 @@ pub struct Config {
     pub objects: Vec<EntropyObject>,
     /// Whether there is a graphics card; its memory is with the devices.
     pub vga: bool,
+    /// Network back ends.
+    pub nets: NetConfig,
     /// Drives on the IDE channels.
     pub drives: Drives,
     /// Guest reset ends the emulator.
@@ -182,8 +185,9 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
     }
     let mut warnings = Vec::new();
     let mut machine = machine::parse(options)?;
-    refuse_hardware_that_is_absent(options)?;
-    let mut devices = devices::parse(&options.device, &options.global, &mut warnings)?;
+    let nets = net::parse(options)?;
+    let mut devices =
+        devices::parse(&[options.device.as_slice(), &nets.devices].concat(), &options.global, &mut warnings)?;
     let (display, by_default) = display::parse(options, display::host_has_screen())?;
     let characters = Characters::collect(options, display, &mut devices)?;
     if by_default && display == DisplayKind::None && characters.is_silent(options) {
@@ -224,6 +228,7 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
         display,
         devices,
         objects,
+        nets,
         drives,
         no_reboot: actions.no_reboot,
         no_shutdown: actions.no_shutdown,
@@ -254,8 +259,8 @@ fn asked_help(program: &str, options: &Options) -> Result<Option<String>, StartE
         machine::accel_help().into()
     } else if let Some(value) = options.device.iter().find(|v| KeyValues::parse("", v, "name").asks_for_help()) {
         devices::help(value)?
-    } else if asks(&options.netdev) || asks(&options.nic) || asks(&options.net) {
-        "Available netdev backend types:\n".into()
+    } else if let Some(text) = net::help(options) {
+        text
     } else if asks(&options.object) {
         objects::help()
     } else if asks(&options.chardev) {
@@ -271,21 +276,6 @@ fn asked_help(program: &str, options: &Options) -> Result<Option<String>, StartE
     } else {
         return Ok(None);
     }))
-}
-
-fn refuse_hardware_that_is_absent(options: &Options) -> Result<(), StartError> {
-    let only_none = |option: &str, values: &[String]| match values.iter().find(|v| *v != "none") {
-        Some(value) => Err(StartError::value(option, value, "not implemented; implemented: none")),
-        None => Ok(()),
-    };
-    only_none("nic", &options.nic)?;
-    only_none("net", &options.net)?;
-    match options.netdev.first() {
-        Some(value) => {
-            Err(StartError::value("netdev", value, "no network back end is implemented; nearest is -nic none"))
-        }
-        None => Ok(()),
-    }
 }
 
 /// Whether there is a graphics card: by default, unless `-nodefaults` takes it away.

@@ -92,9 +92,22 @@ fn hardware_that_is_absent_is_refused_by_name() {
     assert_eq!(error(&["-display", "vnc"]), "-display vnc: not implemented; implemented: none, curses, window");
     assert_eq!(error(&["-vga", "cirrus"]), "-vga cirrus: not implemented; implemented: std, none");
     assert!(error(&["-vga", "std", "-device", "VGA"]).starts_with("-vga std: "));
-    assert!(error(&["-nic", "user"]).starts_with("-nic user: "));
-    assert!(error(&["-netdev", "user,id=n"]).starts_with("-netdev user,id=n: "));
+    assert!(error(&["-netdev", "vde,id=n"]).starts_with("-netdev vde,id=n: 'vde' is not a network back end here"));
     config(&["-display", "none", "-vga", "none", "-nic", "none", "-net", "none", "-parallel", "none"]);
+}
+
+#[test]
+fn cards_of_nic_and_net_are_devices_with_back_ends() {
+    let both = config(&["-nic", "user,model=ne2k_pci,mac=52:54:00:00:00:07", "-nic", "user,model=ne2k_isa,id=x"]);
+    assert_eq!(both.nets.devices, ["ne2k_pci,netdev=#net000,mac=52:54:00:00:00:07", "ne2k_isa,netdev=x"]);
+    assert_eq!(both.devices.cards.len(), 2);
+    // A hub with one card and one back end is a cable.
+    let pair = config(&["-net", "nic,model=ne2k_pci", "-net", "user"]);
+    assert_eq!((pair.nets.netdevs.len(), pair.nets.devices), (1, vec!["ne2k_pci,netdev=#net000".to_string()]));
+    let hub = config(&["-net", "nic,model=ne2k_pci", "-net", "nic,model=ne2k_pci", "-net", "user"]);
+    assert_eq!((hub.nets.netdevs.len(), hub.devices.cards.len()), (4, 2));
+    assert!(config(&["-nic", "none"]).devices.cards.is_empty() && config(&["-net", "none"]).devices.cards.is_empty());
+    assert!(error(&["-nic", "user,model=ne2k_pci,mac=1"]).starts_with("-nic user,model=ne2k_pci,mac=1: 'mac=1'"));
 }
 
 #[test]
@@ -124,6 +137,8 @@ fn help_values_print_lists_before_anything_else_is_checked() {
         ["-device", "help"],
         ["-device", "isa-debug-exit,help"],
         ["-netdev", "help"],
+        ["-nic", "model=help"],
+        ["-net", "nic,model=help"],
         ["-chardev", "help"],
         ["-display", "help"],
         ["-vga", "help"],

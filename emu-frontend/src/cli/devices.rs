@@ -261,6 +261,11 @@ fn video_memory(v: &mut KeyValues) -> Result<Option<u32>, StartError> {
     }
 }
 
+/// Whether there is a device of this name.
+pub fn exists(name: &str) -> bool {
+    drivers().any(|driver| driver.name == name)
+}
+
 fn unknown(v: &KeyValues, name: &str) -> StartError {
     let hint = match nearest(name, drivers().map(|d| d.name)) {
         Some(near) => format!("nearest is '{near}'"),

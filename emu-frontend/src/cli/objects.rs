@@ -1,4 +1,4 @@
-//! `-object`: sources of entropy.
+//! `-object`: sources of entropy. Captures of networks are [`super::net`]'s.
 
 use super::error::{StartError, nearest};
 use super::value::KeyValues;
@@ -30,7 +30,9 @@ impl EntropyObject {
     }
 }
 
-const TYPES: &[&str] = &["rng-builtin", "rng-random"];
+const TYPES: &[&str] = &[CAPTURE, "rng-builtin", "rng-random"];
+/// What [`super::net`] checks.
+const CAPTURE: &str = "filter-dump";
 
 /// What `-object help` prints.
 pub fn help() -> String {
@@ -47,6 +49,7 @@ pub fn parse(values: &[String]) -> Result<Vec<EntropyObject>, StartError> {
         let mut v = KeyValues::parse("object", text, "qom-type");
         let name = v.take("qom-type")?.unwrap_or_default();
         let entropy = match name.as_str() {
+            CAPTURE => continue,
             "rng-builtin" => Entropy::Builtin,
             "rng-random" => Entropy::File(v.take("filename")?.unwrap_or_else(|| "/dev/urandom".into()).into()),
             _ => {

@@ -49,8 +49,8 @@ pub struct Options {
     /// add a device ('-device help' for a list, '-device driver,help' for its properties)
     #[arg(long, value_name = "driver[,prop=value...]", help_heading = STANDARD)]
     pub device: Vec<String>,
-    /// an object for others to use: entropy for -device virtio-rng-pci
-    #[arg(long, value_name = "rng-random,id=id[,filename=path]|rng-builtin,id=id", help_heading = DEBUG)]
+    /// an object for others to use: entropy for -device virtio-rng-pci, or a capture of a network back end's frames in a pcap file
+    #[arg(long, value_name = "rng-random,id=id[,filename=path]|rng-builtin,id=id|filter-dump,id=id,netdev=id,file=path[,maxlen=n]", help_heading = DEBUG)]
     pub object: Vec<String>,
     /// default for a property of devices added by -device
     #[arg(long, value_name = "driver.property=value", help_heading = STANDARD)]
@@ -107,15 +107,15 @@ pub struct Options {
     /// where sound goes ('-audiodev help' for a list): '-machine pcspk-audiodev=id' and '-device sb16,audiodev=id' play there
     #[arg(long, value_name = "none,id=id | wav,id=id,path=file | cpal,id=id", help_heading = AUDIO)]
     pub audiodev: Vec<String>,
-    /// no network card; nothing but none so far
-    #[arg(long, value_name = "none", help_heading = NETWORK)]
-    pub nic: Vec<String>,
-    /// no network card; nothing but none so far
-    #[arg(long, value_name = "none", help_heading = NETWORK)]
-    pub net: Vec<String>,
-    /// network back ends; none so far ('-netdev help' for a list)
-    #[arg(long, value_name = "type", help_heading = NETWORK)]
+    /// network back end 'id' for use by -device ('-netdev help' for a list)
+    #[arg(long, value_name = "user|socket|stream|dgram|tap|hubport,id=id[,prop=value...]", help_heading = NETWORK)]
     pub netdev: Vec<String>,
+    /// a network card with a back end of its own ('-nic model=help' for a list); none for no card
+    #[arg(long, value_name = "[type=]user|socket|stream|dgram|tap|none[,model=name][,mac=addr][,prop=value...]", help_heading = NETWORK)]
+    pub nic: Vec<String>,
+    /// a network card or back end on one hub with all others of -net; none for no card
+    #[arg(long, value_name = "nic[,model=name][,macaddr=addr][,netdev=id] | user|socket|tap[,prop=value...] | none", help_heading = NETWORK)]
+    pub net: Vec<String>,
     /// character device 'id' for use by other options ('-chardev help' for a list)
     #[arg(long, value_name = "backend,id=id[,mux=on|off][,logfile=path][,prop=value...]", help_heading = CHARACTER)]
     pub chardev: Vec<String>,

@@ -64,6 +64,21 @@ impl KeyValues {
         self.pairs.insert(0, (key.into(), Some(value.into())));
     }
 
+    /// All values of `key` in their order, consumed.
+    pub fn take_all(&mut self, key: &str) -> Result<Vec<String>, StartError> {
+        self.asked.push(key.into());
+        let mut found = Vec::new();
+        let mut bare = false;
+        self.pairs.retain(|(k, v)| {
+            if k == key {
+                bare |= v.is_none();
+                found.extend(v.clone());
+            }
+            k != key
+        });
+        if bare { Err(self.error(format!("'{key}' needs a value: {key}=..."))) } else { Ok(found) }
+    }
+
     /// The last value of `key` as a switch: `on`/`off`, `yes`/`no`, `true`/`false`, a bare `key`, or a bare `nokey`.
     pub fn take_bool(&mut self, key: &str) -> Result<Option<bool>, StartError> {
         self.asked.push(key.into());
@@ -204,6 +219,13 @@ mod tests {
         assert_eq!(v.take_bool("wait").unwrap(), Some(false));
         assert_eq!(v.take_number("n", 16).unwrap(), Some(16));
         v.finish().unwrap();
+    }
+
+    #[test]
+    fn key_that_may_be_repeated_keeps_its_order() {
+        let mut v = list("a,fwd=1,x=2,fwd=3");
+        assert_eq!(v.take_all("fwd").unwrap(), ["1", "3"]);
+        assert!(v.take_all("fwd").unwrap().is_empty() && list("a,fwd").take_all("fwd").is_err());
     }
 
     #[test]

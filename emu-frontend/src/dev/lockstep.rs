@@ -12,6 +12,7 @@ use crate::cli::config::Config;
 use crate::cli::error::StartError;
 use crate::cli::time::Icount;
 use crate::machine;
+use crate::net::Networks;
 use crate::run::{BootImages, read_images};
 use clap::Args;
 use emu_core::clock::ClockMode;
@@ -82,7 +83,7 @@ pub fn repeatable(options: &[OsString]) -> Result<Config, StartError> {
 /// A machine just powered on.
 pub fn power_on(config: &Config, images: &BootImages) -> Result<Machine<Vcpu, PcError>, StartError> {
     let mut characters = Characters::open(&config.chardevs, None)?;
-    let mut machine = machine::build(config, images.clone(), &mut characters)?.machine;
+    let mut machine = machine::build(config, images.clone(), &mut characters, &mut Networks::default())?.machine;
     machine.reset(ResetKind::Cold).map_err(|e| machine::refusal(config, e))?;
     Ok(machine)
 }

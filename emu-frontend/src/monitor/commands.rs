@@ -1,7 +1,7 @@
 //! The table of monitor commands.
 
 use super::arguments::{Arguments, Kind, Parameter, optional, required};
-use super::{info, input, media, memory};
+use super::{info, input, media, memory, network};
 use crate::cli::firmware::boot_device;
 use crate::log::LogItems;
 use crate::remote::Remote;
@@ -91,6 +91,20 @@ pub const COMMANDS: &[Command] = &[
         memory::physical_address,
     ),
     command(
+        &["hostfwd_add"],
+        &[required("arg1", Kind::Text), optional("arg2", Kind::Text)],
+        "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
+        "redirect TCP or UDP connections from host to guest (requires -net user)",
+        network::add_forward,
+    ),
+    command(
+        &["hostfwd_remove"],
+        &[required("arg1", Kind::Text), optional("arg2", Kind::Text)],
+        "[netdev_id] [tcp|udp]:[hostaddr]:hostport",
+        "remove host-to-guest TCP or UDP redirection",
+        network::remove_forward,
+    ),
+    command(
         &["i"],
         &[FORMAT, required("addr", Kind::Number), optional("index", Kind::Number)],
         "/fmt addr",
@@ -132,6 +146,21 @@ pub const COMMANDS: &[Command] = &[
         "index",
         "set which mouse device receives events",
         input::mouse_set,
+    ),
+    command(
+        &["net_set_io_throttle"],
+        &[
+            required("device", Kind::Text),
+            required("bps", Kind::Number),
+            required("bps_rd", Kind::Number),
+            required("bps_wr", Kind::Number),
+            required("iops", Kind::Number),
+            required("iops_rd", Kind::Number),
+            required("iops_wr", Kind::Number),
+        ],
+        "netdev bps bps_rd bps_wr iops iops_rd iops_wr",
+        "change the limits of a network card in bytes and frames per second",
+        network::set_throttle,
     ),
     command(&["nmi"], &[], "", "inject an NMI", |m, _| {
         m.nmi();
@@ -176,6 +205,13 @@ pub const COMMANDS: &[Command] = &[
         "keys [hold_ms]",
         "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
         input::send_key,
+    ),
+    command(
+        &["set_link"],
+        &[required("name", Kind::Text), required("up", Kind::Text)],
+        "name on|off",
+        "change the link status of a network adapter",
+        network::set_link,
     ),
     command(&["stop", "s"], &[], "", "stop emulation", |m, _| {
         m.stop();
@@ -230,7 +266,7 @@ pub const INFO: &[Command] = &[
     command(&["mice"], &[], "", "show which guest mouse is receiving events", info::mice),
     command(&["mtree"], &[], "", "show memory tree", info::mtree),
     command(&["name"], &[], "", "show the current VM name", info::name),
-    command(&["network"], &[], "", "show the network state", |_, _| String::new()),
+    command(&["network"], &[], "", "show the network state", network::info),
     command(&["pci"], &[], "", "show PCI info", info::pci),
     command(&["pic"], &[], "", "show PIC state", info::pic),
     command(
@@ -242,6 +278,7 @@ pub const INFO: &[Command] = &[
     ),
     command(&["status"], &[], "", "show the current VM status (running|paused)", info::status),
     command(&["tlb"], &[], "", "show virtual to physical memory mappings", info::tlb),
+    command(&["usernet"], &[], "", "show user network stack connection states", network::info_user),
     command(&["uuid"], &[], "", "show the current VM UUID", info::uuid),
     command(&["version"], &[], "", "show the version of emu", info::version),
 ];

@@ -1,5 +1,5 @@
 //! The human monitor: QEMU's HMP. Deliberately absent: completion and history of the input line, and what belongs to
-//! devices that do not exist (snapshots, migration, hot plug, network).
+//! devices that do not exist (snapshots, migration, hot plug).
 
 mod arguments;
 mod commands;
@@ -10,6 +10,7 @@ mod input;
 mod line;
 pub mod media;
 mod memory;
+pub mod network;
 
 use crate::char::{Console, Input};
 use crate::cli::error::StartError;

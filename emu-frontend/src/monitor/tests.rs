@@ -54,7 +54,7 @@ impl Bench {
         std::thread::spawn(move || {
             let mut pc = Pc::new(config()).unwrap();
             pc.media = media;
-            sender.send(Arc::new(Remote::new(&pc, identity()))).unwrap();
+            sender.send(Arc::new(Remote::new(&pc, identity(), Vec::new()))).unwrap();
             let mut machine = pc.machine;
             machine.run().map(drop).unwrap();
         });

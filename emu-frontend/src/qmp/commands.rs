@@ -4,7 +4,7 @@ use super::Done;
 use crate::display::picture::{self, PictureFormat};
 use crate::display::typist::{self, DEFAULT_HOLD};
 use crate::monitor::media::{self, Medium};
-use crate::monitor::{self, info};
+use crate::monitor::{self, info, network};
 use crate::remote::Remote;
 use emu_devices::board::machine::RunState;
 use emu_devices::input::Key;
@@ -119,6 +119,13 @@ pub const COMMANDS: &[(&str, Run)] = &[
     }),
     ("screendump", screendump),
     ("send-key", send_key),
+    ("set_link", |machine, mut arguments| {
+        let name = take_text(&mut arguments, "name")?.ok_or_else(|| missing("name"))?;
+        let up = take_bool(&mut arguments, "up")?.ok_or_else(|| missing("up"))?;
+        expect_no_more(&arguments)?;
+        network::plug(machine, &name, up).map_err(|problem| device_error(&name, problem))?;
+        nothing()
+    }),
     ("stop", |machine, arguments| {
         expect_no_more(&arguments)?;
         machine.stop();
