@@ -18,12 +18,13 @@ use crate::{audio, cards, daemon, exit, image, report, virtio};
 use crate::{monitor, qmp};
 use emu_core::clock::ClockMode;
 use emu_core::device::Region;
+use emu_core::exec::Vcpu;
 use emu_core::exec::region::Compiler;
-use emu_devices::board::machine::{MachineOptions, Outcome};
+use emu_devices::board::machine::{Control, MachineOptions, Outcome};
 use emu_devices::board::pc::{AudioConfig, Pc, PcConfig, PcError};
 use emu_devices::char::CharBackend;
 use emu_devices::rtc::StartTime;
-use emu_devices::storage::block::Disk;
+use emu_devices::storage::block::{Disk, Media};
 use emu_devices::storage::fdc::Format;
 use emu_devices::storage::ide::Kind;
 use emu_devices::video::VgaConfig;
@@ -117,6 +118,8 @@ fn serve(
         chardevs: config.chardevs.iter().map(|(id, named)| (id.clone(), named.spec.kind.show())).collect(),
     };
     let remote = Arc::new(Remote::new(&pc, identity, networks.links()));
+    image::take_warnings().iter().for_each(|w| report::complain(&format!("warning: {w}")));
+    stop_on_errors(&pc.media, &pc.machine.control(), &remote);
     let mut machine = pc.machine;
     machine.processor().set_compiler(compiler(config)?);
     let control = machine.control();
@@ -155,6 +158,17 @@ fn serve(
         report::print_error(&stats::show(&mut machine));
     }
     exit::leave(status)
+}
+
+/// Has the machine stop when a drive's error is to do that; the request waits for it to go on.
+fn stop_on_errors(media: &[Media], control: &Control<Vcpu, PcError>, remote: &Arc<Remote>) {
+    for media in media {
+        let (control, events) = (control.clone(), remote.events.clone());
+        media.set_stop_handler(Arc::new(move |stall| {
+            events.block_io_error(stall);
+            control.post(|machine| machine.stop_for_io_error());
+        }));
+    }
 }
 
 /// What compiles hot code, if `config` wants that.
@@ -300,10 +314,14 @@ fn open_drive(spec: &DriveSpec, clock: ClockMode) -> Result<Disk, StartError> {
     let removable = spec.media != MediaKind::Disk;
     let disk = match &spec.file {
         Some(file) => {
-            let image = image::open(file, spec.mode).map_err(|problem| spec.error(problem))?;
-            Disk::with_image(&spec.name, removable, clock, &file.display().to_string(), image)
+            let name = file.to_str().ok_or_else(|| spec.error("the file's name is not UTF-8"))?;
+            let image = image::open_at_start(name, &spec.block.image).map_err(|problem| spec.error(problem))?;
+            Disk::with_image(&spec.name, removable, clock, name, image)
         }
         None => Disk::new(&spec.name, removable, clock),
     };
-    disk.map_err(|e| spec.error(format!("cannot start the drive's thread: {e}")))
+    let disk = disk.map_err(|e| spec.error(format!("cannot start the drive's thread: {e}")))?;
+    disk.media().set_error_policy(spec.block.errors);
+    disk.media().set_limits(spec.block.limits);
+    Ok(disk)
 }

@@ -10,6 +10,7 @@ mod display;
 mod entropy;
 mod exit;
 mod image;
+mod img;
 mod log;
 mod machine;
 mod monitor;

@@ -111,6 +111,7 @@ impl Remote {
             }
             state
         });
+        self.media.iter().for_each(Media::retry);
         match state {
             Some(RunState::Shutdown) => Err("Resetting the Virtual Machine is required".into()),
             _ => Ok(()),

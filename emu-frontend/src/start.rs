@@ -3,7 +3,7 @@
 use crate::cli::config::{self, Outcome};
 use crate::cli::error::StartError;
 use crate::cli::options::{self, Options};
-use crate::{dev, report, run};
+use crate::{dev, img, report, run};
 use std::ffi::OsString;
 
 /// The version of QEMU whose command line this is, for programs that ask.
@@ -30,6 +30,9 @@ fn carry_out(program: &str, arguments: &[OsString]) -> Result<String, StartError
     if let Some((first, rest)) = words.split_first()
         && options::is_subcommand(first)
     {
+        if first == "img" {
+            crate::exit::leave(img::run(rest));
+        }
         return dev::run(rest, arguments);
     }
     let options = Options::read(words.iter().cloned())?;

@@ -109,6 +109,8 @@ pub enum RunState {
     Prelaunch,
     /// It has powered off, and the machine is to stay.
     Shutdown,
+    /// A drive's request has failed, and waits to be tried again.
+    IoError,
 }
 
 impl RunState {
@@ -119,6 +121,7 @@ impl RunState {
             RunState::Paused => "paused",
             RunState::Prelaunch => "prelaunch",
             RunState::Shutdown => "shutdown",
+            RunState::IoError => "io-error",
         }
     }
 }
@@ -237,6 +240,11 @@ impl<P: Processor, E> Machine<P, E> {
     /// Stops the guest and its time, unless it is stopped already.
     pub fn pause(&mut self) {
         self.stop_in(RunState::Paused);
+    }
+
+    /// Stops the guest and its time, because a drive's request has failed.
+    pub fn stop_for_io_error(&mut self) {
+        self.stop_in(RunState::IoError);
     }
 
     fn stop_in(&mut self, state: RunState) {

@@ -19,14 +19,15 @@
 //! ```
 //! Deliberately absent: requests that overtake each other, scatter lists, and write-back caching, which the host does.
 
+use super::throttle::{Direction, Limits, Throttle};
 use crate::shared::Shared;
 use emu_core::bus::Notifier;
 use emu_core::clock::{ClockMode, Instant};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -48,6 +49,11 @@ pub trait Image: Send {
     /// Whether there is nothing in it.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The name of its format.
+    fn format_name(&self) -> &'static str {
+        "raw"
     }
 
     /// Whether [`Image::write_at`] always fails.
@@ -77,6 +83,14 @@ pub trait Image: Send {
     /// The host refuses.
     fn discard(&mut self, _offset: u64, _len: u64) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Writes what this image has on top of another one into that, and is empty afterwards.
+    ///
+    /// # Errors
+    /// There is no other, or it cannot be written.
+    fn commit(&mut self) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the image has no backing file"))
     }
 
     /// Makes `len` bytes from `offset` zeros. With `unmap` they need not have room on the host any more.
@@ -133,6 +147,16 @@ pub enum Request {
 }
 
 impl Request {
+    /// What limits of the rate count it as.
+    fn throttled(&self) -> Option<(Direction, u64)> {
+        match self {
+            Request::Read { len, .. } => Some((Direction::Read, *len as u64)),
+            Request::Write { data, .. } => Some((Direction::Write, data.len() as u64)),
+            Request::WriteZeroes { .. } => Some((Direction::Write, 0)),
+            Request::Flush | Request::Discard { .. } => None,
+        }
+    }
+
     /// Bytes of data that move.
     fn len(&self) -> usize {
         match self {
@@ -221,6 +245,83 @@ impl From<PendingRequest> for Request {
     }
 }
 
+/// What an error of the host does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// The guest is told.
+    Report,
+    /// The guest is told that all is well.
+    Ignore,
+    /// The machine stops, and the request is tried again when it goes on.
+    Stop,
+    /// As [`OnError::Stop`] if the host has no more room, else as [`OnError::Report`].
+    Enospc,
+}
+
+/// What errors do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorPolicy {
+    /// Of reads.
+    pub read: OnError,
+    /// Of everything else.
+    pub write: OnError,
+}
+
+impl Default for ErrorPolicy {
+    fn default() -> ErrorPolicy {
+        ErrorPolicy { read: OnError::Report, write: OnError::Enospc }
+    }
+}
+
+/// A request that has failed and waits for the machine to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// The drive's name.
+    pub drive: String,
+    /// It is a read.
+    pub is_read: bool,
+    /// The host has no more room.
+    pub no_space: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// Who stops the machine.
+pub type StopHandler = Arc<dyn Fn(&Stall) + Send + Sync>;
+
+/// Where a worker waits for the machine to go on.
+#[derive(Default)]
+struct Gate {
+    /// How often requests were to be tried again, and whether nobody will any more.
+    state: Mutex<(u64, bool)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn change(&self, f: impl FnOnce(&mut (u64, bool))) {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> (u64, bool) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until somebody wants a request tried again after `tries`; whether it is to be.
+    fn wait(&self, tries: u64) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.changed.wait_while(state, |(now, ended)| *now == tries && !*ended);
+        !state.unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// Waits for `time`, or until the end; whether that has come.
+    fn pause(&self, time: Duration) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(state, time, |(_, ended)| !*ended);
+        waited.unwrap_or_else(PoisonError::into_inner).0.1
+    }
+}
+
 /// The guest-visible state of a disk that no register of its device shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskState {
@@ -250,6 +351,8 @@ pub struct MediaInfo {
     pub name: String,
     /// The medium's file; `None`: no medium.
     pub file: Option<String>,
+    /// The medium's format.
+    pub format: &'static str,
     /// The medium's length in bytes, 0 without one.
     pub len: u64,
     /// The medium refuses writes.
@@ -268,6 +371,9 @@ struct Slot {
     changed: bool,
     eject_requested: bool,
     notifier: Option<Notifier>,
+    policy: ErrorPolicy,
+    stop: Option<StopHandler>,
+    throttle: Throttle,
 }
 
 enum Job {
@@ -276,6 +382,8 @@ enum Job {
     Remove,
     /// Flush, and answer when that and all before is done.
     Settle(Sender<io::Result<()>>),
+    /// Write what the image has into the one below it.
+    Commit(Sender<io::Result<()>>),
 }
 
 /// The user's handle on a drive. Clones are the same drive.
@@ -283,6 +391,7 @@ enum Job {
 pub struct Media {
     slot: Shared<Slot>,
     jobs: Sender<Job>,
+    gate: Arc<Gate>,
 }
 
 impl Media {
@@ -320,10 +429,48 @@ impl Media {
     /// The flush failed, or takes longer than `patience`.
     pub fn settle(&self, patience: Duration) -> io::Result<()> {
         let (sender, receiver) = channel();
+        // A request that waits for the machine to go on fails instead.
+        self.gate.change(|(_, ended)| *ended = true);
         if self.jobs.send(Job::Settle(sender)).is_err() {
             return Ok(());
         }
         receiver.recv_timeout(patience).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// What errors do from now on.
+    pub fn set_error_policy(&self, policy: ErrorPolicy) {
+        self.slot.lock().policy = policy;
+    }
+
+    /// Who stops the machine when an error is to do that. Until there is somebody, such errors are reported.
+    pub fn set_stop_handler(&self, handler: StopHandler) {
+        self.slot.lock().stop = Some(handler);
+    }
+
+    /// The machine goes on: a request that has failed is tried again.
+    pub fn retry(&self) {
+        self.gate.change(|(tries, _)| *tries += 1);
+    }
+
+    /// The drive's limits.
+    pub fn limits(&self) -> Limits {
+        self.slot.lock().throttle.limits()
+    }
+
+    /// Changes the drive's limits.
+    pub fn set_limits(&self, limits: Limits) {
+        self.slot.lock().throttle.set(limits);
+    }
+
+    /// Writes what the medium's image has on top of another one into that. Waits for it.
+    ///
+    /// # Errors
+    /// There is no other, or it cannot be written.
+    pub fn commit(&self) -> io::Result<()> {
+        let (sender, receiver) = channel();
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        self.jobs.send(Job::Commit(sender)).map_err(|_| gone())?;
+        receiver.recv().unwrap_or_else(|_| Err(gone()))
     }
 
     fn take_out(&self, force: bool) -> Result<(), MediaError> {
@@ -357,6 +504,7 @@ impl Media {
         let mut slot = self.slot.lock();
         slot.info.file = Some(file.into());
         slot.info.len = image.len();
+        slot.info.format = image.format_name();
         slot.info.read_only = image.is_read_only();
         slot.info.tray_open = false;
         // Without a worker every request fails.
@@ -382,8 +530,10 @@ struct Current {
 /// A device's end of a drive.
 pub struct Disk {
     media: Media,
-    results: Receiver<(u64, Completion)>,
+    results: Receiver<(u64, Option<Completion>)>,
     deterministic: bool,
+    /// The worker waits for the machine to go on.
+    stalled: bool,
     sequence: u64,
     /// Oldest first.
     current: VecDeque<Current>,
@@ -400,18 +550,36 @@ impl Disk {
         let info = MediaInfo {
             name: name.into(),
             file: None,
+            format: "raw",
             len: 0,
             read_only: false,
             removable,
             locked: false,
             tray_open: false,
         };
-        let slot = Shared::new(Slot { info, changed: false, eject_requested: false, notifier: None });
-        let worker_slot = slot.clone();
-        let work = move || work(&queue, &sender, &worker_slot);
-        std::thread::Builder::new().name(format!("disk {name}")).spawn(work)?;
+        let slot = Shared::new(Slot {
+            info,
+            changed: false,
+            eject_requested: false,
+            notifier: None,
+            policy: ErrorPolicy::default(),
+            stop: None,
+            throttle: Throttle::default(),
+        });
+        let gate = Arc::new(Gate::default());
         let deterministic = clock != ClockMode::Realtime;
-        Ok(Disk { media: Media { slot, jobs }, results, deterministic, sequence: 0, current: VecDeque::new() })
+        let mut worker = Worker { slot: slot.clone(), gate: gate.clone(), results: sender, image: None };
+        let started = (!deterministic).then(std::time::Instant::now);
+        let work = move || worker.work(&queue, started);
+        std::thread::Builder::new().name(format!("disk {name}")).spawn(work)?;
+        Ok(Disk {
+            media: Media { slot, jobs, gate },
+            results,
+            deterministic,
+            stalled: false,
+            sequence: 0,
+            current: VecDeque::new(),
+        })
     }
 
     /// The same with `image`, known as `file`, in it.
@@ -504,7 +672,16 @@ impl Disk {
 
     /// Starts `request` behind those that are under way. `tag` is what [`Disk::completed`] calls it.
     pub fn enqueue(&mut self, now: Instant, tag: u64, request: Request) {
-        let start = self.current.back().map_or(now, |last| last.due.max(now));
+        let mut start = self.current.back().map_or(now, |last| last.due.max(now));
+        if self.deterministic
+            && let Some((direction, bytes)) = request.throttled()
+        {
+            // Limits hold in the guest's time.
+            let throttle = &mut self.media.slot.lock().throttle;
+            while let Err(wait) = throttle.admit(Duration::from_nanos(start.0), direction, bytes) {
+                start = start.plus_nanos(wait.as_nanos() as u64);
+            }
+        }
         let due = start.plus_nanos(LATENCY + BYTE_TIME * request.len() as u64);
         self.start(tag, request, due);
     }
@@ -528,7 +705,7 @@ impl Disk {
 
     /// When to look at [`Disk::finished`] next; `None` if nothing is under way or the notifier will tell.
     pub fn poll_at(&self) -> Option<Instant> {
-        self.current.front().filter(|_| self.deterministic).map(|current| current.due)
+        self.current.front().filter(|_| self.deterministic && !self.stalled).map(|current| current.due)
     }
 
     /// What has come of the request under way, if it has finished by `now`. Call it from `poll`, at least.
@@ -543,18 +720,26 @@ impl Disk {
             return None;
         }
         let completion = loop {
-            let result = match self.deterministic {
+            let result = match self.deterministic && !self.stalled {
                 true => self.results.recv().ok(),
                 false => match self.results.try_recv() {
                     Ok(result) => Some(result),
-                    Err(std::sync::mpsc::TryRecvError::Empty) => return None,
-                    Err(std::sync::mpsc::TryRecvError::Disconnected) => None,
+                    Err(TryRecvError::Empty) => return None,
+                    Err(TryRecvError::Disconnected) => None,
                 },
             };
             match result {
-                Some((sequence, completion)) if sequence == current.sequence => break completion,
-                // One that was cancelled.
-                Some(_) => {}
+                Some((_, None)) => {
+                    self.stalled = true;
+                    return None;
+                }
+                Some((sequence, Some(completion))) => {
+                    self.stalled = false;
+                    // Others were cancelled.
+                    if sequence == current.sequence {
+                        break completion;
+                    }
+                }
                 None => break Completion::failed(io::ErrorKind::BrokenPipe),
             }
         };
@@ -582,36 +767,100 @@ impl Disk {
     }
 }
 
-/// The worker: until nobody is left who could submit.
-fn work(queue: &Receiver<Job>, results: &Sender<(u64, Completion)>, slot: &Shared<Slot>) {
-    let mut image: Option<Box<dyn Image>> = None;
-    while let Ok(job) = queue.recv() {
-        match job {
-            Job::Request(sequence, request) => {
-                let completion = match &mut image {
-                    Some(image) => perform(image.as_mut(), request),
-                    None => Completion::failed(io::ErrorKind::NotFound),
-                };
-                if let Some(error) = &completion.error {
-                    let info = slot.lock().info.clone();
-                    tracing::warn!(target: "guest_errors", "{}: {error}", info.name);
+/// What has the image, on a thread of its own.
+struct Worker {
+    slot: Shared<Slot>,
+    gate: Arc<Gate>,
+    results: Sender<(u64, Option<Completion>)>,
+    image: Option<Box<dyn Image>>,
+}
+
+impl Worker {
+    /// Until nobody is left who could submit. In real time, limits are those of the time since `started`.
+    fn work(&mut self, queue: &Receiver<Job>, started: Option<std::time::Instant>) {
+        while let Ok(job) = queue.recv() {
+            match job {
+                Job::Request(sequence, request) => {
+                    if let Some(started) = started {
+                        self.wait_for_turn(&request, started);
+                    }
+                    let completion = self.carry_out(sequence, &request);
+                    // The device may be gone.
+                    let _ = self.results.send((sequence, Some(completion)));
+                    self.notify();
                 }
-                // The device may be gone.
-                let _ = results.send((sequence, completion));
-                let notifier = slot.lock().notifier.clone();
-                if let Some(notifier) = notifier {
-                    notifier.notify();
+                Job::Insert(new) => self.image = Some(new),
+                Job::Remove => {
+                    if let Some(Err(error)) = self.image.take().map(|mut old| old.flush()) {
+                        tracing::warn!(target: "guest_errors", "{}: flush: {error}", self.slot.lock().info.name);
+                    }
+                }
+                Job::Settle(answer) => {
+                    // Whoever asked may have lost patience.
+                    let _ = answer.send(self.image.as_mut().map_or(Ok(()), |image| image.flush()));
+                }
+                Job::Commit(answer) => {
+                    let missing = || Err(io::ErrorKind::NotFound.into());
+                    let _ = answer.send(self.image.as_mut().map_or_else(missing, |image| image.commit()));
                 }
             }
-            Job::Insert(new) => image = Some(new),
-            Job::Remove => {
-                if let Some(Err(error)) = image.take().map(|mut old| old.flush()) {
-                    tracing::warn!(target: "guest_errors", "{}: flush: {error}", slot.lock().info.name);
-                }
+        }
+    }
+
+    fn notify(&self) {
+        let notifier = self.slot.lock().notifier.clone();
+        if let Some(notifier) = notifier {
+            notifier.notify();
+        }
+    }
+
+    fn wait_for_turn(&self, request: &Request, started: std::time::Instant) {
+        let Some((direction, bytes)) = request.throttled() else { return };
+        loop {
+            let admitted = self.slot.lock().throttle.admit(started.elapsed(), direction, bytes);
+            match admitted {
+                Ok(()) => return,
+                // Limits may be changed meanwhile.
+                Err(wait) if self.gate.pause(wait.min(Duration::from_millis(100))) => return,
+                Err(_) => {}
             }
-            Job::Settle(answer) => {
-                // Whoever asked may have lost patience.
-                let _ = answer.send(image.as_mut().map_or(Ok(()), |image| image.flush()));
+        }
+    }
+
+    /// Until it has succeeded, or the guest is to be told that it has failed.
+    fn carry_out(&mut self, sequence: u64, request: &Request) -> Completion {
+        loop {
+            let (tries, ended) = self.gate.state();
+            let Some(image) = &mut self.image else { return Completion::failed(io::ErrorKind::NotFound) };
+            let completion = perform(image.as_mut(), request.clone());
+            let Some(error) = &completion.error else { return completion };
+            let (name, policy, stop) = {
+                let slot = self.slot.lock();
+                (slot.info.name.clone(), slot.policy, slot.stop.clone())
+            };
+            tracing::warn!(target: "guest_errors", "{name}: {error}");
+            let is_read = matches!(request, Request::Read { .. });
+            let no_space = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            match (if is_read { policy.read } else { policy.write }, stop) {
+                (OnError::Ignore, _) => {
+                    let (data, done) = match request {
+                        Request::Read { len, .. } => (vec![0; *len], *len),
+                        other => (Vec::new(), other.len()),
+                    };
+                    return Completion { data, done, error: None };
+                }
+                (OnError::Report, _) | (_, None) => return completion,
+                (OnError::Enospc, _) if !no_space => return completion,
+                // What the guest asks for beyond the end is no matter of the host.
+                _ if error.kind() == io::ErrorKind::InvalidInput || ended => return completion,
+                (_, Some(stop)) => {
+                    let _ = self.results.send((sequence, None));
+                    self.notify();
+                    stop(&Stall { drive: name, is_read, no_space, reason: error.to_string() });
+                    if !self.gate.wait(tries) {
+                        return completion;
+                    }
+                }
             }
         }
     }

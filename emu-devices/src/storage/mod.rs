@@ -4,3 +4,4 @@ pub mod block;
 pub mod fdc;
 pub mod ide;
 pub mod image;
+pub mod throttle;

@@ -1,12 +1,11 @@
 //! Drives as `-drive`, `-fda`, `-fdb`, `-hda` to `-hdd` and `-cdrom` name them.
 //!
-//! Deliberately absent, so far: interfaces other than IDE, floppy and virtio, formats other than raw, throttling, and `werror` and
-//! `rerror` other than `report`.
+//! What they say about images is in [`block`]. Deliberately absent, so far: interfaces other than IDE, floppy and virtio.
 
+use super::block::{self, BlockSpec};
 use super::error::StartError;
 use super::options::Options;
 use super::value::KeyValues;
-use crate::image::{Cache, Mode};
 use std::path::PathBuf;
 
 /// IDE drives of a PC.
@@ -35,8 +34,8 @@ pub struct DriveSpec {
     pub media: MediaKind,
     /// What is in it.
     pub file: Option<PathBuf>,
-    /// How that is opened.
-    pub mode: Mode,
+    /// How that is opened and used.
+    pub block: BlockSpec,
     option: String,
     text: String,
 }
@@ -172,7 +171,7 @@ pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<Drives, StartErr
             name: "ide1-cd0".into(),
             media: MediaKind::Cdrom,
             file: None,
-            mode: Mode { read_only: true, ..Mode::default() },
+            block: plain_block(true, false),
             option: "cdrom".into(),
             text: String::new(),
         });
@@ -180,13 +179,21 @@ pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<Drives, StartErr
     Ok(drives)
 }
 
+/// The block layer of a drive about which nothing else is said.
+fn plain_block(read_only: bool, snapshot: bool) -> BlockSpec {
+    let mut block = BlockSpec::default();
+    block.image.open.read_only = read_only;
+    block.image.snapshot = snapshot && !read_only;
+    block
+}
+
 impl Asked {
     fn plain(option: &str, file: &std::path::Path, media: MediaKind, unit: usize, snapshot: bool) -> Asked {
         let cdrom = media == MediaKind::Cdrom;
-        let mode = Mode { read_only: cdrom, snapshot: snapshot && !cdrom, ..Mode::default() };
+        let block = plain_block(cdrom, snapshot);
         let text = file.display().to_string();
         let file = Some(file.to_owned());
-        let spec = DriveSpec { name: String::new(), media, file, mode, option: option.into(), text };
+        let spec = DriveSpec { name: String::new(), media, file, block, option: option.into(), text };
         let interface = if media == MediaKind::Floppy { Interface::Floppy } else { Interface::Ide };
         Asked { spec, interface, id: None, unit: Some(unit) }
     }
@@ -206,11 +213,7 @@ impl Asked {
         };
         let floppy = interface == Interface::Floppy;
         let boxed = matches!(interface, Interface::Ide | Interface::Floppy);
-        let raw = match v.take("format")?.as_deref() {
-            None => false,
-            Some("raw") => true,
-            Some(other) => return Err(v.error(format!("'format={other}' is not implemented; implemented: raw"))),
-        };
+        let mut block = block::parse(&mut v, warnings)?;
         let media = match v.take("media")?.as_deref() {
             None | Some("disk") if floppy => MediaKind::Floppy,
             Some("cdrom") if floppy => return Err(v.error("a diskette drive takes no CD-ROM")),
@@ -221,28 +224,7 @@ impl Asked {
         };
         let bare = v.take_bool("readonly")?;
         let read_only = v.take_bool("read-only")?.or(bare).unwrap_or(media == MediaKind::Cdrom);
-        let cache = match v.take("cache")?.as_deref() {
-            None | Some("writeback") => Cache::Writeback,
-            Some("writethrough") => Cache::Writethrough,
-            Some("unsafe") => Cache::Unsafe,
-            Some(direct @ ("none" | "directsync")) => {
-                warnings.push(format!("-drive {text}: cache={direct}: the host's page cache is used all the same"));
-                if direct == "none" { Cache::Writeback } else { Cache::Writethrough }
-            }
-            Some(other) => {
-                let known = "none, writeback, unsafe, directsync, writethrough";
-                return Err(v.error(format!("'cache={other}': expected {known}")));
-            }
-        };
         let snapshot = v.take_bool("snapshot")?.unwrap_or(snapshot && media != MediaKind::Cdrom);
-        if let Some(aio) = v.take("aio")?.filter(|aio| aio != "threads") {
-            return Err(v.error(format!("'aio={aio}' is not implemented; implemented: threads")));
-        }
-        for key in ["werror", "rerror"] {
-            if let Some(action) = v.take(key)?.filter(|action| action != "report") {
-                return Err(v.error(format!("'{key}={action}' is not implemented; implemented: report")));
-            }
-        }
         let id = v.take("id")?;
         let (most, buses) = interface.places();
         let index = v.take_number("index", most - 1)?;
@@ -262,8 +244,9 @@ impl Asked {
         if interface == Interface::Ide && media == MediaKind::Disk && read_only {
             return Err(v.error("an IDE hard disk cannot be read-only; snapshot=on leaves the file alone"));
         }
-        let mode = Mode { read_only, snapshot: snapshot && !read_only, cache, raw };
-        let spec = DriveSpec { name: String::new(), media, file, mode, option: "drive".into(), text: text.into() };
+        block.image.open.read_only = read_only;
+        block.image.snapshot = snapshot && !read_only;
+        let spec = DriveSpec { name: String::new(), media, file, block, option: "drive".into(), text: text.into() };
         Ok(Asked { spec, interface, id, unit: unit.map(|unit| unit as usize) })
     }
 }
@@ -325,7 +308,7 @@ mod tests {
         let drives = all_drives(&words).unwrap();
         assert!(drives.ide[0].is_none() && drives.has("x") && !drives.has("y"));
         assert_eq!(drives.virtio.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["virtio0", "virtio1"]);
-        assert!(drives.unplaced[0].name == "x" && drives.unplaced[0].mode.read_only);
+        assert!(drives.unplaced[0].name == "x" && drives.unplaced[0].block.image.open.read_only);
         assert!(all_drives(&["-drive", "if=virtio,file=a,id=x", "-drive", "if=none,file=b,id=x"]).is_err());
     }
 
@@ -334,10 +317,12 @@ mod tests {
         let drive = |text: &str| drives(&["-snapshot", "-drive", text]).unwrap()[0].clone().unwrap();
         let d = drive("file=/a,,b,format=raw,if=ide,cache=unsafe,snapshot=off");
         assert_eq!(d.file, Some("/a,b".into()));
-        assert_eq!(d.mode, Mode { read_only: false, snapshot: false, cache: Cache::Unsafe, raw: true });
-        assert!(drive("file=a").mode.snapshot);
+        let image = &d.block.image;
+        assert!(!image.open.read_only && !image.snapshot && image.open.cache.no_flush);
+        assert_eq!(image.open.format, Some(emu_image::Format::Raw));
+        assert!(drive("file=a").block.image.snapshot);
         let cd = drive("media=cdrom,file=a,index=0");
-        assert!(cd.mode.read_only && !cd.mode.snapshot);
+        assert!(cd.block.image.open.read_only && !cd.block.image.snapshot);
     }
 
     #[test]
@@ -346,14 +331,14 @@ mod tests {
             ("file=a,if=scsi", "'if=scsi' is not implemented"),
             ("file=a,if=virtio,media=cdrom", "goes with if=ide only"),
             ("if=none,id=x", "needs file"),
-            ("file=a,format=qcow2", "'format=qcow2' is not implemented"),
+            ("file=a,format=qcow3", "'format=qcow3' is not implemented"),
             ("file=a,media=tape", "expected disk or cdrom"),
             ("file=a,index=4", "'index=4'"),
             ("file=a,index=1,bus=0", "cannot be used with"),
             ("file=a,readonly=on", "cannot be read-only"),
             ("index=0", "needs file"),
             ("file=a,cach=none", "nearest is 'cache'"),
-            ("file=a,werror=stop", "'werror=stop' is not implemented"),
+            ("file=a,werror=halt", "'werror=halt': expected report"),
         ] {
             let line = drives(&["-drive", text]).unwrap_err();
             assert!(line.starts_with(&format!("-drive {text}: ")) && line.contains(part), "{line}");

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod audio;
+pub mod block;
 pub mod cards;
 pub mod chardev;
 pub mod config;

@@ -364,7 +364,7 @@ fn longs() -> Vec<String> {
 
 /// Whether `argument` is the name of a subcommand rather than an option.
 pub fn is_subcommand(argument: &OsStr) -> bool {
-    argument == "dev"
+    argument == "dev" || argument == "img"
 }
 
 #[cfg(test)]

@@ -44,6 +44,21 @@ pub const COMMANDS: &[Command] = &[
         memory::balloon,
     ),
     command(
+        &["block_set_io_throttle"],
+        &[
+            required("device", Kind::Device),
+            required("bps", Kind::Text),
+            required("bps_rd", Kind::Text),
+            required("bps_wr", Kind::Text),
+            required("iops", Kind::Text),
+            required("iops_rd", Kind::Text),
+            required("iops_wr", Kind::Text),
+        ],
+        "device bps bps_rd bps_wr iops iops_rd iops_wr",
+        "change I/O throttle limits for a block drive",
+        media::set_throttle,
+    ),
+    command(
         &["boot_set"],
         &[required("bootdevice", Kind::Text)],
         "bootdevice",
@@ -62,6 +77,13 @@ pub const COMMANDS: &[Command] = &[
         "device [-f] filename [format [read-only-mode]]",
         "change a removable medium, optional format, use -f to force the operation",
         media::change,
+    ),
+    command(
+        &["commit"],
+        &[required("device", Kind::Device)],
+        "device|all",
+        "commit changes to the disk images (if -snapshot is used) or backing files",
+        media::commit,
     ),
     command(&["cont", "c"], &[], "", "resume emulation", |m, _| {
         m.cont().map_or_else(|problem| super::error(&problem), |()| String::new())

@@ -5,8 +5,11 @@ use super::error;
 use crate::image;
 use crate::remote::Remote;
 use emu_devices::storage::block::Media;
+use emu_devices::storage::throttle::{Limit, Limits};
+use emu_image::Format;
+use emu_image::drive::DriveOptions;
+use emu_image::open::OpenOptions;
 use std::fmt::Write as _;
-use std::path::Path;
 
 fn find<'a>(machine: &'a Remote, name: &str) -> Result<&'a Media, String> {
     let found = machine.media.iter().find(|media| media.info().name == name);
@@ -61,10 +64,9 @@ pub struct Medium<'t> {
 /// QEMU's words.
 pub fn insert(machine: &Remote, name: &str, medium: &Medium) -> Result<(), String> {
     let media = find(machine, name)?;
-    let raw = match medium.format {
-        None => false,
-        Some("raw") => true,
-        Some(other) => return Err(format!("Unknown driver '{other}'")),
+    let format = match medium.format {
+        None => None,
+        Some(name) => Some(Format::named(name).ok_or_else(|| format!("Unknown driver '{name}'"))?),
     };
     let info = media.info();
     let read_only = match medium.read_only_mode {
@@ -73,11 +75,64 @@ pub fn insert(machine: &Remote, name: &str, medium: &Medium) -> Result<(), Strin
         Some("read-write") => false,
         Some(other) => return Err(format!("invalid parameter value: {other}")),
     };
-    let mode = image::Mode { read_only, raw, ..image::Mode::default() };
-    let image = image::open(Path::new(medium.file), mode).map_err(|problem| {
+    let open = OpenOptions { format, read_only, ..OpenOptions::default() };
+    let options = DriveOptions { open, ..DriveOptions::default() };
+    let image = image::open(medium.file, &options, &mut Vec::new()).map_err(|problem| {
         format!("Could not open '{}': {}", medium.file, problem.split(" (os error").next().unwrap_or_default())
     })?;
     media.insert(medium.file, image, medium.force).map_err(|e| e.to_string())
+}
+
+/// Writes what the images of one drive, or of all, have into those below them.
+pub fn commit(machine: &Remote, arguments: &Arguments) -> String {
+    match arguments.text("device").unwrap_or_default() {
+        "all" => {
+            // Those with nothing below are no mistake.
+            let results = machine.media.iter().map(|media| (media.info(), media.commit()));
+            let failed = results.filter(|(info, result)| info.file.is_some() && result.as_ref().is_err_and(is_failure));
+            failed.map(|(info, result)| error(&commit_error(&info.name, result))).collect()
+        }
+        name => answer(find(machine, name).and_then(|media| {
+            let result = media.commit();
+            if result.is_ok() { Ok(()) } else { Err(commit_error(name, result)) }
+        })),
+    }
+}
+
+fn is_failure(error: &std::io::Error) -> bool {
+    error.to_string() != "the image has no backing file"
+}
+
+fn commit_error(name: &str, result: std::io::Result<()>) -> String {
+    let problem = result.err().map(|e| e.to_string()).unwrap_or_default();
+    format!("'commit' error for '{name}': {problem}")
+}
+
+/// Changes a drive's limits.
+pub fn set_throttle(machine: &Remote, arguments: &Arguments) -> String {
+    let values: Result<Vec<u64>, String> = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"]
+        .iter()
+        .map(|name| {
+            let text = arguments.text(name).unwrap_or_default();
+            crate::cli::value::parse_size(text, 1).ok_or_else(|| format!("Parameter '{name}' expects a number"))
+        })
+        .collect();
+    answer(values.and_then(|values| {
+        let limit = |average| Limit { average, ..Limit::default() };
+        let limits = Limits {
+            bytes: [limit(values[0]), limit(values[1]), limit(values[2])],
+            operations: [limit(values[3]), limit(values[4]), limit(values[5])],
+            operation_size: 0,
+        };
+        let media = find(machine, arguments.text("device").unwrap_or_default())?;
+        match limits.problem() {
+            Some(problem) => Err(problem.into()),
+            None => {
+                media.set_limits(limits);
+                Ok(())
+            }
+        }
+    }))
 }
 
 /// The drives and what is in them.
@@ -91,10 +146,20 @@ pub fn info(machine: &Remote, arguments: &Arguments) -> String {
         }
         let _ = match &info.file {
             Some(file) => {
-                writeln!(text, "{}: {file} (raw{})", info.name, if info.read_only { ", read-only" } else { "" })
+                let read_only = if info.read_only { ", read-only" } else { "" };
+                writeln!(text, "{}: {file} ({}{read_only})", info.name, info.format)
             }
             None => writeln!(text, "{}: [not inserted]", info.name),
         };
+        let limits = find(machine, &info.name).map(Media::limits).unwrap_or_default();
+        if limits != Limits::default() {
+            let ([bps, bps_rd, bps_wr], [iops, iops_rd, iops_wr]) =
+                (limits.bytes.map(|l| l.average), limits.operations.map(|l| l.average));
+            let _ = writeln!(
+                text,
+                "    I/O throttling:   bps={bps} bps_rd={bps_rd} bps_wr={bps_wr} iops={iops} iops_rd={iops_rd} iops_wr={iops_wr}"
+            );
+        }
         if info.removable {
             let lock = if info.locked { "locked" } else { "not locked" };
             let tray = if info.tray_open { "open" } else { "closed" };

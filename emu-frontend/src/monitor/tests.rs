@@ -99,7 +99,7 @@ fn media_are_shown_and_ejected() {
     std::fs::remove_file(path).unwrap();
     let gone = bench.run("change ide1-cd0 /nonexistent/x");
     assert!(gone.starts_with("Error: Could not open '/nonexistent/x': ") && gone.lines().count() == 1, "{gone}");
-    assert!(bench.run("change ide1-cd0 x qcow2").starts_with("Error: Unknown driver 'qcow2'"));
+    assert!(bench.run("change ide1-cd0 x qcow9").starts_with("Error: Unknown driver 'qcow9'"));
     assert!(bench.run("change ide0-hd0 /nonexistent/x").starts_with("Error: "));
 }
 

@@ -268,10 +268,10 @@ fn block(info: &emu_devices::storage::block::MediaInfo) -> Value {
     if let Some(file) = &info.file {
         device["inserted"] = json!({
             "file": file,
-            "drv": "raw",
+            "drv": info.format,
             "ro": info.read_only,
             "encrypted": false,
-            "image": {"filename": file, "format": "raw", "virtual-size": info.len},
+            "image": {"filename": file, "format": info.format, "virtual-size": info.len},
         });
     }
     device

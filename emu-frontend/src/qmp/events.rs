@@ -3,6 +3,7 @@
 use super::json::show;
 use crate::char::Announcer;
 use emu_devices::board::machine::MachineEvent;
+use emu_devices::storage::block::Stall;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +45,19 @@ impl Events {
     /// A reset from outside.
     pub fn host_reset(&self) {
         self.tell("RESET", Some(json!({"guest": false, "reason": "host-qmp-system-reset"})));
+    }
+
+    /// A drive's request has failed and waits for the machine to go on.
+    pub fn block_io_error(&self, stall: &Stall) {
+        let operation = if stall.is_read { "read" } else { "write" };
+        let data = json!({
+            "device": stall.drive,
+            "operation": operation,
+            "action": "stop",
+            "nospace": stall.no_space,
+            "reason": stall.reason,
+        });
+        self.tell("BLOCK_IO_ERROR", Some(data));
     }
 
     /// The power button.

@@ -197,6 +197,67 @@ fn submitted_request_replaces_those_that_are_queued() {
 }
 
 #[test]
+fn error_that_stops_the_machine_is_tried_again_when_it_goes_on() {
+    for clock in [ICOUNT, ClockMode::Realtime] {
+        let image = MemoryImage::zeros(4096);
+        image.fail(0..512, io::ErrorKind::StorageFull);
+        let mut disk = disk(&image, clock);
+        let media = disk.media();
+        let (sender, stops) = channel();
+        media.set_stop_handler(Arc::new(move |stall: &Stall| sender.send(stall.clone()).unwrap()));
+        disk.submit(Instant::ZERO, Request::Write { offset: 0, data: Arc::new(vec![7; 512]) });
+        // The device looks meanwhile, and does not wait.
+        while stops.try_recv().map(|stall| assert!(!stall.is_read && stall.no_space)).is_err() {
+            assert!(disk.finished(Instant(u64::MAX)).is_none());
+        }
+        media.retry();
+        stops.recv().unwrap();
+        while disk.poll_at().is_some() {
+            assert!(disk.finished(Instant(u64::MAX)).is_none());
+        }
+        image.heal();
+        media.retry();
+        let completion = wait(&mut disk);
+        assert!(completion.error.is_none() && completion.done == 512);
+        assert_eq!(image.bytes()[..512], [7; 512]);
+        // Other errors are reported, and reads are.
+        image.fail(0..512, io::ErrorKind::PermissionDenied);
+        assert!(write(&mut disk, 0, vec![1; 512]).error.is_some());
+        assert!(read(&mut disk, 0, 512).error.is_some());
+        // The end of the process does not wait for a machine that is stopped.
+        media.set_error_policy(ErrorPolicy { read: OnError::Stop, write: OnError::Ignore });
+        assert!(write(&mut disk, 0, vec![1; 512]).error.is_none());
+        disk.submit(Instant::ZERO, Request::Read { offset: 0, len: 512 });
+        assert!(stops.recv().unwrap().is_read);
+        media.settle(Duration::from_secs(60)).unwrap();
+        assert!(wait(&mut disk).error.is_some());
+    }
+}
+
+#[test]
+fn limited_disk_takes_its_time() {
+    let mut limits = Limits::default();
+    limits.operations[0].average = 100;
+    let mut disk = disk(&MemoryImage::zeros(4096), ICOUNT);
+    disk.media().set_limits(limits);
+    for i in 0..110 {
+        disk.enqueue(Instant::ZERO, i, Request::Read { offset: 0, len: 512 });
+    }
+    while disk.current.len() > 1 {
+        disk.completed(Instant(u64::MAX)).unwrap();
+    }
+    let last = disk.poll_at().unwrap();
+    assert!((980_000_000..1_020_000_000).contains(&last.0), "{last:?}: 10 at once, then 100 for each second");
+    let mut disk = self::disk(&MemoryImage::zeros(4096), ClockMode::Realtime);
+    disk.media().set_limits(limits);
+    let start = std::time::Instant::now();
+    for _ in 0..20 {
+        read(&mut disk, 0, 512);
+    }
+    assert!(start.elapsed() > Duration::from_millis(80), "{:?}", start.elapsed());
+}
+
+#[test]
 fn state_carries_several_requests_with_their_tags() {
     let (image, other) = (MemoryImage::zeros(1024), MemoryImage::zeros(1024));
     let mut from = disk(&image, ICOUNT);
