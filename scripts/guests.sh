@@ -8,8 +8,9 @@
 #   cache/ARCH/disk.cpio      the same with the kernel's drivers for IDE, ext4 and ISO 9660 under /lib/disk, and those for virtio
 #                             under /lib/virtio, in the order in which they load (package linux-image of the installer kernel's
 #                             version)
-#   cache/firmware/           SeaBIOS, Bochs' BIOS, GRUB's rescue images, isolinux and memtest86+ (packages seabios, bochsbios,
-#                             grub-rescue-pc, isolinux, syslinux-common and memtest86+)
+#   cache/ARCH/net.cpio       the same as busybox.cpio with drivers of network cards under /lib/net and a script for udhcpc
+#   cache/firmware/           SeaBIOS, Bochs' BIOS, GRUB's rescue images, isolinux, memtest86+ and iPXE's option ROMs (packages
+#                             seabios, bochsbios, grub-rescue-pc, isolinux, syslinux-common, memtest86+ and ipxe-qemu)
 #
 # Usage: scripts/guests.sh [amd64] [i386] [firmware]          (default: all)
 # Environment: EMU_CACHE, another folder instead of cache/.
@@ -137,6 +138,27 @@ make_disk_initramfs() {
     mv "$to/disk.cpio.part" "$to/disk.cpio"
 }
 
+# What network cards need, each after what it needs itself.
+net_modules="8390 8390p ne ne2k-pci e1000 failover net_failover virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_net"
+
+make_net_initramfs() {
+    arch=$1 to=$cache/$1
+    script=$root/tests/boot/udhcpc.sh
+    if [ -s "$to/net.cpio" ] && [ -z "$(find "$to/busybox.cpio" "$script" "$0" -newer "$to/net.cpio")" ]; then return; fi
+    tree=$apt/net
+    rm -rf "$tree" && mkdir -p "$tree/all" "$tree/root/lib/net" "$tree/root/etc/udhcpc"
+    gzip -dc "$to/initrd.gz" | (cd "$tree/all" && "$to/busybox" cpio -i -d 'lib/modules/*/kernel/net/*' 'lib/modules/*/kernel/drivers/*' 2>/dev/null) || true
+    number=10
+    for module in $net_modules; do
+        find "$tree/all" -name "$module.ko" -exec cp {} "$tree/root/lib/net/$number-$module.ko" \;
+        number=$((number + 1))
+    done
+    cp "$script" "$tree/root/etc/udhcpc/default.script"
+    chmod 755 "$tree/root/etc/udhcpc/default.script"
+    (cd "$tree/root" && find lib etc | "$to/busybox" cpio -o -H newc 2>/dev/null) | cat "$to/busybox.cpio" - >"$to/net.cpio.part"
+    mv "$to/net.cpio.part" "$to/net.cpio"
+}
+
 # fetch_files PACKAGE PATH... - files of a package for every architecture, into cache/firmware.
 fetch_files() {
     package=$1 to=$cache/firmware unpacked=
@@ -162,6 +184,7 @@ fetch_firmware() {
     fetch_files isolinux usr/lib/ISOLINUX/isolinux.bin
     fetch_files syslinux-common usr/lib/syslinux/modules/bios/ldlinux.c32
     fetch_files memtest86+ boot/memtest86+x64.bin
+    fetch_files ipxe-qemu usr/lib/ipxe/qemu/pxe-ne2k_pci.rom usr/lib/ipxe/qemu/pxe-e1000.rom
 }
 
 [ $# -gt 0 ] || set -- amd64 i386 firmware
@@ -182,5 +205,6 @@ for arch in "$@"; do
     fetch_busybox "$arch"
     make_initramfs "$arch"
     make_disk_initramfs "$arch"
+    make_net_initramfs "$arch"
 done
 rm -rf "$apt"
