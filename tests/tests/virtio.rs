@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(300);
@@ -197,18 +197,18 @@ fn others(architecture: &str, name: &str, options: &str) {
         far.write_all(format!("{line}\n").as_bytes()).expect("a monitor that listens");
         read_until(&mut far, "(qemu) ")
     };
-    assert!(command("info balloon").contains("balloon: actual=256"));
-    command("balloon 192");
-    linux.run(
-        "until [ $(awk '/MemTotal/ {print $2}' /proc/meminfo) -lt 180000 ]; do sleep 1; done; echo sma''ller",
-        "smaller",
-    );
-    assert!(command("info balloon").contains("balloon: actual=192"));
-    command("balloon 256");
-    linux.run(
-        "until [ $(awk '/MemTotal/ {print $2}' /proc/meminfo) -gt 200000 ]; do sleep 1; done; echo lar''ger",
-        "larger",
-    );
+    let total = "awk '/MemTotal/ {print int($2/1024)}' /proc/meminfo";
+    linux.run(&format!("before=$({total}); echo wh''ole"), "whole");
+    for mib in [192, 256] {
+        command(&format!("balloon {mib}"));
+        let start = Instant::now();
+        while !command("info balloon").contains(&format!("balloon: actual={mib}")) {
+            assert!(start.elapsed() < LIMIT, "the balloon does not reach {mib}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let line = format!("echo gone: $((before - $({total}) - {}))", 256 - mib);
+        linux.run(&line, "gone: 0");
+    }
     linux.end();
 }
 
