@@ -67,8 +67,8 @@ pub trait NetBackend: Send {
         true
     }
 
-    /// Whether TCP packets may be sent whole that are longer than the medium's frames, with right checksums, up to [`LONGEST_FRAME`]: no
-    /// other station will see them.
+    /// Whether the far end is in this process, so that no other station sees what is on the cable: TCP packets may be sent whole that are
+    /// longer than the medium's frames, with right checksums, up to [`LONGEST_FRAME`]; and the checksums of what comes are right.
     fn takes_long_packets(&self) -> bool {
         false
     }

@@ -74,6 +74,8 @@ struct Cable {
     outbound: Mutex<Outbound>,
     inbound: Mutex<Inbound>,
     unplugged: AtomicBool,
+    /// The far end takes TCP packets that are longer than frames are.
+    long_packets: AtomicBool,
     near_is_gone: AtomicBool,
     limits: Mutex<Limits>,
     /// Counts changes of `limits`.
@@ -104,6 +106,7 @@ pub fn cable(waker: Arc<Waker>, limits: Limits) -> (NearEnd, FarEnd) {
         outbound: Mutex::default(),
         inbound: Mutex::new(inbound),
         unplugged: AtomicBool::new(false),
+        long_packets: AtomicBool::new(false),
         near_is_gone: AtomicBool::new(false),
         limits: Mutex::new(limits),
         limits_set: AtomicU64::new(0),
@@ -129,6 +132,11 @@ impl NearEnd {
     /// By which monitors reach the cable.
     pub fn plug(&self) -> Plug {
         Plug(self.0.clone())
+    }
+
+    /// The far end takes TCP packets that are longer than frames are.
+    pub fn allow_long_packets(&self) {
+        self.0.long_packets.store(true, Ordering::Relaxed);
     }
 
     /// Has `waker` woken instead of a NIC, when frames have come.
@@ -198,6 +206,10 @@ impl NetBackend for NearEnd {
 
     fn link_up(&self) -> bool {
         !self.0.unplugged.load(Ordering::Relaxed)
+    }
+
+    fn takes_long_packets(&self) -> bool {
+        self.0.long_packets.load(Ordering::Relaxed)
     }
 }
 

@@ -89,6 +89,9 @@ impl Networks {
                 let (near, far) = cable::cable(waker.clone(), netdev.limits);
                 let far = add_dumps(config, &netdev.id, far)?;
                 let user = start(netdev, far, poll, waker)?;
+                if user.is_some() {
+                    near.allow_long_packets();
+                }
                 networks.add(netdev, near, None, user);
                 continue;
             };

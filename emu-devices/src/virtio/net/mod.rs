@@ -6,7 +6,8 @@
 //! ```
 //! Checksums that the driver leaves open are completed here, and TCP packets longer than the medium's frames are cut here, unless the
 //! back end takes them whole.
-//! Deliberately absent: several queue pairs, receive hashes, UDP segmentation, and offloads to the guest.
+//! Deliberately absent: several queue pairs, receive hashes, UDP segmentation, and offloads to the guest, but
+//! for the word that checksums are right.
 
 mod offload;
 
@@ -30,6 +31,7 @@ const VLANS: usize = 4096;
 /// Feature bits (5.1.3).
 mod feature {
     pub const CSUM: u64 = 1 << 0;
+    pub const GUEST_CSUM: u64 = 1 << 1;
     pub const MAC: u64 = 1 << 5;
     pub const HOST_TSO4: u64 = 1 << 11;
     pub const HOST_TSO6: u64 = 1 << 12;
@@ -51,6 +53,7 @@ mod net_status {
 }
 
 const NEEDS_CSUM: u8 = 1;
+const DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
@@ -202,7 +205,8 @@ impl Net {
                     }
                 }
             }
-            if !Net::deliver(cx, &frame) {
+            let checked = cx.has(feature::GUEST_CSUM) && self.backend.takes_long_packets();
+            if !Net::deliver(cx, &frame, if checked { DATA_VALID } else { 0 }) {
                 self.state.held = Some(frame);
                 return cx.want_notifications(RECEIVE, true);
             }
@@ -212,7 +216,7 @@ impl Net {
 
     /// Puts a frame into buffers; `false` if there are not enough of them, none of which is used then. Without mergeable buffers, a frame
     /// that its buffer does not hold is lost.
-    fn deliver(cx: &mut VirtioContext, frame: &[u8]) -> bool {
+    fn deliver(cx: &mut VirtioContext, frame: &[u8], flags: u8) -> bool {
         let total = Net::header_len(cx) + frame.len();
         let (mut chains, mut room) = (Vec::new(), 0);
         while room < total {
@@ -227,8 +231,9 @@ impl Net {
                 return true;
             }
         }
-        // Nothing of the header but num_buffers is used.
+        // Nothing of the header but flags and num_buffers is used.
         let mut packet = vec![0; total];
+        packet[0] = flags;
         packet[total - frame.len()..].copy_from_slice(frame);
         if Net::header_len(cx) == 12 {
             packet[10..12].copy_from_slice(&(chains.len() as u16).to_le_bytes());
@@ -358,7 +363,7 @@ impl VirtioDevice for Net {
             | feature::CTRL_MAC_ADDR;
         let mut all = feature::MAC | feature::STATUS;
         for (on, bits) in [
-            (csum, feature::CSUM),
+            (csum, feature::CSUM | feature::GUEST_CSUM),
             (csum && tso, feature::HOST_TSO4 | feature::HOST_TSO6 | feature::HOST_ECN),
             (mrg_rxbuf, feature::MRG_RXBUF),
             (ctrl_vq, control),

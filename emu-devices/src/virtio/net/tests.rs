@@ -108,6 +108,10 @@ fn checksums_and_long_packets_are_the_devices_work() {
     far.take_long_packets(true);
     driver.request(TRANSMIT, &[&gso, &tcp], &[]);
     assert_eq!(far.take_sent().iter().map(Vec::len).collect::<Vec<_>>(), [5054]);
+    let head = driver.add(RECEIVE, &[], &[100]);
+    far.deliver(&frame(MAC, 60));
+    driver.bench.poll();
+    assert_eq!(driver.room(RECEIVE, head)[0], DATA_VALID);
 }
 
 #[test]
