@@ -35,7 +35,7 @@ fetch() {
 step "tools"
 # The window needs an X server, a window manager, and two of X's client libraries, which it loads when it starts and the
 # window manager has too; the terminal display a terminal of its own.
-install qemu-system-x86_64:qemu-system-x86 cc:gcc objdump:binutils tar:tar xz:xz-utils xorriso:xorriso Xvfb:xvfb 'openbox:openbox libx11-6 libxcursor1' setsid:util-linux
+install qemu-system-x86_64:qemu-system-x86 cc:gcc objdump:binutils tar:tar xz:xz-utils xorriso:xorriso Xvfb:xvfb 'openbox:openbox libx11-6 libxcursor1' setsid:util-linux qemu-img:qemu-utils
 # Features that need libraries of the system: sound cards need ALSA's headers.
 features=
 alsa() { pkg-config --exists alsa 2>/dev/null; }

@@ -16,6 +16,7 @@ pub mod file;
 #[cfg(test)]
 mod formats_tests;
 pub mod layer;
+pub mod luks;
 pub mod nbd;
 pub mod open;
 pub mod qcow2;
@@ -45,6 +46,8 @@ pub enum Format {
     Vpc,
     /// Hyper-V's.
     Vhdx,
+    /// An encrypted disk.
+    Luks,
 }
 
 impl Format {
@@ -57,11 +60,13 @@ impl Format {
             Format::Vdi => "vdi",
             Format::Vpc => "vpc",
             Format::Vhdx => "vhdx",
+            Format::Luks => "luks",
         }
     }
 
     /// All of them.
-    pub const ALL: [Format; 6] = [Format::Raw, Format::Qcow2, Format::Vmdk, Format::Vdi, Format::Vpc, Format::Vhdx];
+    pub const ALL: [Format; 7] =
+        [Format::Raw, Format::Qcow2, Format::Vmdk, Format::Vdi, Format::Vpc, Format::Vhdx, Format::Luks];
 
     /// The format that `format=` names.
     pub fn named(name: &str) -> Option<Format> {
@@ -82,6 +87,9 @@ pub fn probe(head: &[u8]) -> Format {
     }
     if head.starts_with(b"vhdxfile") {
         return Format::Vhdx;
+    }
+    if head.starts_with(luks::MAGIC) {
+        return Format::Luks;
     }
     // A fixed one is recognised by nothing but its end, which raw images may have too.
     if head.starts_with(b"conectix") {

@@ -10,7 +10,7 @@ use crate::layer::Layer;
 use crate::qcow2::{Dirty, Qcow2};
 use crate::raw::Raw;
 use crate::storage::Storage;
-use crate::{Format, nbd, probe, vdi, vhdx, vmdk, vpc};
+use crate::{Format, luks, nbd, probe, vdi, vhdx, vmdk, vpc};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,8 +71,12 @@ pub struct OpenOptions {
     pub backing: Backing,
     /// Though others write to it.
     pub unlocked: bool,
+    /// Nothing of an encrypted image's data is wanted.
+    pub for_info: bool,
     /// Damage is not repaired on opening, and does not prevent it.
     pub for_check: bool,
+    /// The passphrase of encrypted images.
+    pub secret: Option<Vec<u8>>,
     /// How long a broken connection to a server is tried anew.
     pub reconnect: Duration,
 }
@@ -246,11 +250,18 @@ fn open_format(
             Ok((vmdk::open(storage, &sibling).map_err(|e| e.to_string())?, None))
         }
         Format::Vdi => Ok((Box::new(vdi::open(storage).map_err(|e| e.to_string())?), None)),
+        Format::Luks => {
+            let image = luks::Luks::open(storage, options.secret.as_deref()).map_err(|e| e.to_string())?;
+            Ok((Box::new(image), None))
+        }
         Format::Vhdx => Ok((Box::new(vhdx::open(storage).map_err(|e| e.to_string())?), None)),
         Format::Vpc => Ok((vpc::open(storage).map_err(|e| e.to_string())?, None)),
         Format::Qcow2 => {
             let dirty = if options.for_check { Dirty::Leave } else { Dirty::Repair };
-            let image = Qcow2::open(storage, dirty).map_err(|e| e.to_string())?;
+            let mut image = Qcow2::open(storage, dirty).map_err(|e| e.to_string())?;
+            if !options.for_info && !options.for_check {
+                image.unlock(options.secret.as_deref()).map_err(|e| e.to_string())?;
+            }
             let header = image.header();
             let named = match (&header.backing, &header.backing_format) {
                 (Some(file), None) => Some((file.clone(), None)),

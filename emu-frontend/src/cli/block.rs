@@ -18,6 +18,8 @@ pub struct BlockSpec {
     pub errors: ErrorPolicy,
     /// How fast it may be.
     pub limits: Limits,
+    /// The id of the passphrase of an encrypted image.
+    pub secret: Option<String>,
 }
 
 /// Takes the block layer's keys from a drive's; `snapshot` and what is read-only are the caller's.
@@ -77,6 +79,11 @@ pub fn parse(v: &mut KeyValues, warnings: &mut Vec<String>) -> Result<BlockSpec,
     };
     if let Some(seconds) = v.take_number("reconnect-delay", 86_400)? {
         spec.image.open.reconnect = Duration::from_secs(seconds);
+    }
+    let key = v.take("encrypt.key-secret")?.or(v.take("key-secret")?);
+    match v.take("encrypt.format")?.as_deref() {
+        None | Some("luks") => spec.secret = key,
+        Some(other) => return Err(v.error(format!("'encrypt.format={other}' is not implemented; implemented: luks"))),
     }
     let (write, read) = (v.take("werror")?, v.take("rerror")?);
     spec.errors.write = action("werror", write, OnError::Enospc, v)?;

@@ -4,6 +4,7 @@
 
 use super::block::{self, BlockSpec};
 use super::error::StartError;
+use super::objects;
 use super::options::Options;
 use super::value::KeyValues;
 use std::path::PathBuf;
@@ -121,7 +122,13 @@ pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<Drives, StartErr
         asked.extend(file.as_ref().map(|file| Asked::plain(option, file, MediaKind::Floppy, unit, o.snapshot)));
     }
     for text in &o.drive {
-        asked.push(Asked::parse(text, o.snapshot, warnings)?);
+        let mut drive = Asked::parse(text, o.snapshot, warnings)?;
+        if let Some(id) = &drive.spec.block.secret {
+            let secret = objects::find_secret(&o.object, id)?;
+            let secret = secret.ok_or_else(|| drive.spec.error(format!("No secret with id '{id}'")))?;
+            drive.spec.block.image.open.secret = Some(secret.data);
+        }
+        asked.push(drive);
     }
     let mut drives = Drives::default();
     let (boxed, others): (Vec<_>, Vec<_>) =

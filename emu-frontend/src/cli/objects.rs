@@ -1,4 +1,4 @@
-//! `-object`: sources of entropy. Captures of networks are [`super::net`]'s.
+//! `-object`: sources of entropy, and passphrases. Captures of networks are [`super::net`]'s.
 
 use super::error::{StartError, nearest};
 use super::value::KeyValues;
@@ -30,7 +30,52 @@ impl EntropyObject {
     }
 }
 
-const TYPES: &[&str] = &[CAPTURE, "rng-builtin", "rng-random"];
+const TYPES: &[&str] = &[CAPTURE, "rng-builtin", "rng-random", "secret"];
+
+/// A passphrase and its id.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// `id=`.
+    pub id: String,
+    /// The passphrase.
+    pub data: Vec<u8>,
+}
+
+/// Reads a `secret` object, and its file.
+///
+/// # Errors
+/// It is none, lacks its data, or the file cannot be read.
+pub fn parse_secret(text: &str) -> Result<Secret, StartError> {
+    let mut v = KeyValues::parse("object", text, "qom-type");
+    if v.take("qom-type")?.as_deref() != Some("secret") {
+        return Err(v.error("expected secret,id=ID,data=TEXT or file=FILE"));
+    }
+    let id = v.take("id")?.ok_or_else(|| v.error("'id' is needed"))?;
+    let data = match (v.take("data")?, v.take("file")?) {
+        (Some(data), None) => data.into_bytes(),
+        (None, Some(file)) => std::fs::read(&file).map_err(|e| v.error(format!("Unable to read {file}: {e}")))?,
+        _ => return Err(v.error("a secret has either data=TEXT or file=FILE")),
+    };
+    if let Some(format) = v.take("format")?.filter(|format| format != "raw") {
+        return Err(v.error(format!("'format={format}' is not implemented; implemented: raw")));
+    }
+    v.finish()?;
+    Ok(Secret { id, data })
+}
+
+/// The secret called `id` among all `-object` values.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub fn find_secret(values: &[String], id: &str) -> Result<Option<Secret>, StartError> {
+    for text in values.iter().filter(|text| text.starts_with("secret,") || text.starts_with("qom-type=secret,")) {
+        let secret = parse_secret(text)?;
+        if secret.id == id {
+            return Ok(Some(secret));
+        }
+    }
+    Ok(None)
+}
 /// What [`super::net`] checks.
 const CAPTURE: &str = "filter-dump";
 
@@ -50,6 +95,11 @@ pub fn parse(values: &[String]) -> Result<Vec<EntropyObject>, StartError> {
         let name = v.take("qom-type")?.unwrap_or_default();
         let entropy = match name.as_str() {
             CAPTURE => continue,
+            // Drives look for it.
+            "secret" => {
+                parse_secret(text)?;
+                continue;
+            }
             "rng-builtin" => Entropy::Builtin,
             "rng-random" => Entropy::File(v.take("filename")?.unwrap_or_else(|| "/dev/urandom".into()).into()),
             _ => {

@@ -89,6 +89,7 @@ fn keys(format: Format) -> &'static [(&'static str, &'static str)] {
             ("size", "the disk's size"),
         ],
         Format::Vmdk => &[("size", "the disk's size"), ("subformat", "monolithicSparse (default), monolithicFlat")],
+        Format::Luks => &[],
         Format::Vhdx => &[("size", "the disk's size")],
         Format::Vdi => &[("size", "the disk's size"), ("static", "off (default) or on")],
         Format::Vpc => &[("size", "the disk's size"), ("subformat", "dynamic (default) or fixed")],
@@ -198,7 +199,7 @@ impl NewImage {
                 let lazy = if o.lazy_refcounts { "on" } else { "off" };
                 let _ = write!(line, " lazy_refcounts={lazy} refcount_bits={}", o.refcount_bits);
             }
-            Format::Raw | Format::Vmdk | Format::Vdi | Format::Vpc | Format::Vhdx => {
+            Format::Raw | Format::Vmdk | Format::Vdi | Format::Vpc | Format::Vhdx | Format::Luks => {
                 let _ = write!(line, " size={}", self.size);
                 for (key, value) in &self.options {
                     let _ = write!(line, " {key}={value}");
@@ -231,6 +232,7 @@ impl NewImage {
                 }
             }
             Format::Vmdk => self.make_vmdk(name, &mut file)?,
+            Format::Luks => return Err(Failure::new("new LUKS volumes are not implemented")),
             Format::Vhdx => vhdx::create(&mut file, self.size, random()?)?,
             Format::Vdi => {
                 let fixed = self.switch("static")?;

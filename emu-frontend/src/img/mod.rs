@@ -10,6 +10,7 @@ mod map;
 mod output;
 mod snapshot;
 
+use crate::cli::objects;
 use crate::report;
 use clap::{Args, Parser, Subcommand};
 use emu_image::Format;
@@ -73,22 +74,28 @@ struct How {
 }
 
 impl Opening {
-    fn options(&self, how: &How) -> OpenOptions {
-        OpenOptions {
+    fn options(&self, how: &How) -> Result<OpenOptions, Failure> {
+        let secret = match self.object.last() {
+            None => None,
+            Some(text) => Some(objects::parse_secret(text).map_err(|e| Failure::new(e.line()))?.data),
+        };
+        Ok(OpenOptions {
             format: how.format,
             read_only: how.read_only,
             cache: how.cache,
             backing: Backing { anywhere: self.backing_files == "any", none: how.no_backing, ..Backing::default() },
             unlocked: self.force_share,
             for_check: how.for_check,
+            for_info: how.no_backing,
+            secret,
             ..OpenOptions::default()
-        }
+        })
     }
 
     /// Opens the image called `name`.
     fn open(&self, name: &str, how: &How) -> Result<Box<dyn Layer>, Failure> {
         let mut warnings = Vec::new();
-        let image = open(name, &self.options(how), &mut warnings);
+        let image = open(name, &self.options(how)?, &mut warnings);
         warnings.iter().for_each(|warning| report::complain(&format!("warning: {warning}")));
         image.map_err(|problem| Failure::new(could_not_open(name, &problem)))
     }

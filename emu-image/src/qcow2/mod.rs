@@ -28,7 +28,7 @@ use crate::check::CheckResult;
 use crate::cipher::SectorCipher;
 use crate::layer::{Extent, ExtentKind, Layer, read_padded};
 use crate::storage::{Storage, read_exact};
-use crate::{Format, invalid};
+use crate::{Format, invalid, luks};
 use emu_devices::storage::block::Image;
 use header::{Header, incompatible};
 use refcount::Refcounts;
@@ -135,17 +135,30 @@ impl Qcow2 {
         &self.header
     }
 
-    /// Has its data decrypted and encrypted.
-    pub fn set_cipher(&mut self, cipher: Box<dyn SectorCipher>) {
-        self.cipher = Some(cipher);
-    }
-
-    /// Reads from the file itself, for what the header points to.
+    /// Has its data decrypted and encrypted, if it is encrypted.
     ///
     /// # Errors
-    /// It is not there.
-    pub fn read_file(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        read_exact(self.file.as_mut(), offset, buffer)
+    /// There is no passphrase, or a wrong one, or the header is not one that this program reads.
+    pub fn unlock(&mut self, secret: Option<&[u8]>) -> io::Result<()> {
+        if self.header.crypt_method == 0 {
+            return Ok(());
+        }
+        let Some(secret) = secret else {
+            return Err(invalid("Parameter 'encrypt.key-secret' is required for cipher"));
+        };
+        let Some((offset, len)) = self.header.encryption else {
+            return Err(invalid("the image is encrypted, but has no encryption header"));
+        };
+        let file = &mut self.file;
+        let unlocked = luks::unlock(
+            |at, bytes| match at.checked_add(bytes.len() as u64) {
+                Some(end) if end <= len => read_exact(file.as_mut(), offset + at, bytes),
+                _ => Err(invalid("the encryption header is damaged")),
+            },
+            secret,
+        )?;
+        self.cipher = Some(Box::new(unlocked.cipher));
+        Ok(())
     }
 
     /// Changes the names of the backing image in the header.
