@@ -118,7 +118,7 @@ fn serve(
         chardevs: config.chardevs.iter().map(|(id, named)| (id.clone(), named.spec.kind.show())).collect(),
     };
     let remote = Arc::new(Remote::new(&pc, identity, networks.links()));
-    image::take_warnings().iter().for_each(|w| report::complain(&format!("warning: {w}")));
+    image::medium::take_warnings().iter().for_each(|w| report::complain(&format!("warning: {w}")));
     stop_on_errors(&pc.media, &pc.machine.control(), &remote);
     let mut machine = pc.machine;
     machine.processor().set_compiler(compiler(config)?);
@@ -315,7 +315,7 @@ fn open_drive(spec: &DriveSpec, clock: ClockMode) -> Result<Disk, StartError> {
     let disk = match &spec.file {
         Some(file) => {
             let name = file.to_str().ok_or_else(|| spec.error("the file's name is not UTF-8"))?;
-            let image = image::open_at_start(name, &spec.block.image).map_err(|problem| spec.error(problem))?;
+            let image = image::medium::open_at_start(name, &spec.block.image).map_err(|problem| spec.error(problem))?;
             Disk::with_image(&spec.name, removable, clock, name, image)
         }
         None => Disk::new(&spec.name, removable, clock),

@@ -2,11 +2,11 @@
 
 use super::error::StartError;
 use super::value::{KeyValues, parse_size};
+use crate::image::Format;
+use crate::image::drive::{DetectZeroes, DriveOptions};
+use crate::image::open::Cache;
 use emu_devices::storage::block::{ErrorPolicy, OnError};
 use emu_devices::storage::throttle::{Direction, Limit, Limits};
-use emu_image::Format;
-use emu_image::drive::{DetectZeroes, DriveOptions};
-use emu_image::open::Cache;
 use std::time::Duration;
 
 /// A drive's block layer.

@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(d.file, Some("/a,b".into()));
         let image = &d.block.image;
         assert!(!image.open.read_only && !image.snapshot && image.open.cache.no_flush);
-        assert_eq!(image.open.format, Some(emu_image::Format::Raw));
+        assert_eq!(image.open.format, Some(crate::image::Format::Raw));
         assert!(drive("file=a").block.image.snapshot);
         let cd = drive("media=cdrom,file=a,index=0");
         assert!(cd.block.image.open.read_only && !cd.block.image.snapshot);

@@ -2,10 +2,10 @@
 
 use super::output::{Progress, size};
 use super::{Failure, How, Opening, Outcome, cache, format};
+use crate::image::Format;
+use crate::image::drive::copy_down;
+use crate::image::layer::{ExtentKind, Layer, extent_in_chain, is_zero, read_padded};
 use crate::report;
-use emu_image::Format;
-use emu_image::drive::copy_down;
-use emu_image::layer::{ExtentKind, Layer, extent_in_chain, is_zero, read_padded};
 
 /// Bytes that are compared or copied at once.
 const STEP: u64 = 1 << 20;
@@ -101,7 +101,7 @@ pub fn rebase(a: &RebaseArguments) -> Outcome {
         let mut new = match a.backing.as_str() {
             "" => None,
             name => {
-                let path = emu_image::open::resolve(&a.file, name).map_err(Failure::new)?;
+                let path = crate::image::open::resolve(&a.file, name).map_err(Failure::new)?;
                 let how = How { format: backing_format, read_only: true, ..How::default() };
                 Some(a.opening.open(&path.display().to_string(), &how)?)
             }
@@ -189,7 +189,7 @@ pub fn commit(a: &CommitArguments) -> Outcome {
         return Err(Failure::new("Image does not have a backing file"));
     };
     drop(image.take_backing());
-    let path = emu_image::open::resolve(&a.file, &name).map_err(Failure::new)?;
+    let path = crate::image::open::resolve(&a.file, &name).map_err(Failure::new)?;
     let below = How { format: backing_format, cache, ..How::default() };
     let mut base = a.opening.open(&path.display().to_string(), &below)?;
     let mut progress = Progress::new(a.progress && !a.quiet, image.len());

@@ -3,8 +3,8 @@
 use super::create::NewImage;
 use super::output::{Progress, size};
 use super::{Failure, How, Opening, Outcome, cache, format};
-use emu_image::Format;
-use emu_image::layer::{ExtentKind, Layer, extent_in_chain, is_zero, read_padded};
+use crate::image::Format;
+use crate::image::layer::{ExtentKind, Layer, extent_in_chain, is_zero, read_padded};
 
 /// Bytes that are copied at once, but for compressed clusters.
 const STEP: u64 = 1 << 20;

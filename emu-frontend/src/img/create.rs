@@ -3,15 +3,15 @@
 use super::output::size;
 use super::{Failure, How, Opening, Outcome, format};
 use crate::cli::value::{parse_bool, parse_number, parse_size, split_commas};
+use crate::image::Format;
+use crate::image::file::FileStorage;
+use crate::image::layer::Layer;
+use crate::image::open::{OpenOptions, open};
+use crate::image::qcow2;
+use crate::image::qcow2::header::Compression;
+use crate::image::storage::Storage;
+use crate::image::{vdi, vhdx, vmdk, vpc};
 use crate::report;
-use emu_image::Format;
-use emu_image::file::FileStorage;
-use emu_image::layer::Layer;
-use emu_image::open::{OpenOptions, open};
-use emu_image::qcow2;
-use emu_image::qcow2::header::Compression;
-use emu_image::storage::Storage;
-use emu_image::{vdi, vhdx, vmdk, vpc};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -339,7 +339,8 @@ pub fn run(a: &Arguments) -> Outcome {
             )));
         };
         // Relative to the image that names it, as it will be when that is opened.
-        let path = emu_image::open::resolve(&a.file, backing).map_err(|e| Failure::new(format!("{}: {e}", a.file)))?;
+        let path =
+            crate::image::open::resolve(&a.file, backing).map_err(|e| Failure::new(format!("{}: {e}", a.file)))?;
         let how = How { format: Some(backing_format), read_only: true, ..How::default() };
         let image = a.opening.open(&path.display().to_string(), &how);
         let image = image.map_err(|f| Failure::new(format!("{}: {}", a.file, f.message)))?;

@@ -3,11 +3,11 @@
 use super::output::{human, json};
 use super::snapshot::{list, list_json};
 use super::{Failure, How, Opening, Outcome, cache, format};
+use crate::image::check::CheckResult;
+use crate::image::layer::Layer;
+use crate::image::qcow2::check::Fix;
+use crate::image::qcow2::header::{Compression, Header, LAZY_REFCOUNTS, incompatible};
 use crate::report;
-use emu_image::check::CheckResult;
-use emu_image::layer::Layer;
-use emu_image::qcow2::check::Fix;
-use emu_image::qcow2::header::{Compression, Header, LAZY_REFCOUNTS, incompatible};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -45,7 +45,7 @@ pub fn run(a: &Arguments) -> Outcome {
         let mut image = a.opening.open(&name, &how)?;
         shown.push(describe(&name, image.as_mut())?);
         let Some((backing, format)) = image.names_backing().filter(|_| a.backing_chain) else { break };
-        let path = emu_image::open::resolve(&name, &backing).map_err(Failure::new)?;
+        let path = crate::image::open::resolve(&name, &backing).map_err(Failure::new)?;
         name = path.display().to_string();
         how.format = format;
     }
@@ -85,7 +85,7 @@ fn describe(name: &str, image: &mut dyn Layer) -> Result<(String, Value), Failur
         value["cluster-size"] = cluster.into();
     }
     if let Some((backing, backing_format)) = image.names_backing() {
-        let full = emu_image::open::resolve(name, &backing).map(|path| path.display().to_string());
+        let full = crate::image::open::resolve(name, &backing).map(|path| path.display().to_string());
         match &full {
             Ok(full) if *full != backing => {
                 let _ = writeln!(text, "backing file: {backing} (actual path: {full})");

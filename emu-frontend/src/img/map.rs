@@ -2,8 +2,8 @@
 
 use super::output::size;
 use super::{Failure, How, Opening, Outcome, format};
+use crate::image::layer::{Extent, ExtentKind, Layer, extent_in_chain};
 use crate::report;
-use emu_image::layer::{Extent, ExtentKind, Layer, extent_in_chain};
 use std::fmt::Write as _;
 
 #[derive(Debug, clap::Args)]
@@ -116,7 +116,8 @@ fn names(file: &str, image: &mut dyn Layer) -> Vec<String> {
     while let Some(image) = next {
         let above = names.last().cloned().unwrap_or_default();
         if let Some((backing, _)) = image.names_backing() {
-            names.push(emu_image::open::resolve(&above, &backing).map_or(backing, |path| path.display().to_string()));
+            names
+                .push(crate::image::open::resolve(&above, &backing).map_or(backing, |path| path.display().to_string()));
         }
         next = image.backing().map(|backing| backing as &mut dyn Layer);
     }

@@ -11,11 +11,11 @@ mod output;
 mod snapshot;
 
 use crate::cli::objects;
+use crate::image::Format;
+use crate::image::layer::Layer;
+use crate::image::open::{Backing, Cache, OpenOptions, open};
 use crate::report;
 use clap::{Args, Parser, Subcommand};
-use emu_image::Format;
-use emu_image::layer::Layer;
-use emu_image::open::{Backing, Cache, OpenOptions, open};
 use std::ffi::OsString;
 
 #[derive(Debug, Parser)]

@@ -2,8 +2,8 @@
 
 use super::output::human;
 use super::{Failure, How, Opening, Outcome, format};
+use crate::image::qcow2::snapshot::Snapshot;
 use crate::report;
-use emu_image::qcow2::snapshot::Snapshot;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::SystemTime;

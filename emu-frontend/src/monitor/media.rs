@@ -3,12 +3,12 @@
 use super::arguments::Arguments;
 use super::error;
 use crate::image;
+use crate::image::Format;
+use crate::image::drive::DriveOptions;
+use crate::image::open::OpenOptions;
 use crate::remote::Remote;
 use emu_devices::storage::block::Media;
 use emu_devices::storage::throttle::{Limit, Limits};
-use emu_image::Format;
-use emu_image::drive::DriveOptions;
-use emu_image::open::OpenOptions;
 use std::fmt::Write as _;
 
 fn find<'a>(machine: &'a Remote, name: &str) -> Result<&'a Media, String> {
@@ -77,7 +77,7 @@ pub fn insert(machine: &Remote, name: &str, medium: &Medium) -> Result<(), Strin
     };
     let open = OpenOptions { format, read_only, ..OpenOptions::default() };
     let options = DriveOptions { open, ..DriveOptions::default() };
-    let image = image::open(medium.file, &options, &mut Vec::new()).map_err(|problem| {
+    let image = image::medium::open(medium.file, &options, &mut Vec::new()).map_err(|problem| {
         format!("Could not open '{}': {}", medium.file, problem.split(" (os error").next().unwrap_or_default())
     })?;
     media.insert(medium.file, image, medium.force).map_err(|e| e.to_string())

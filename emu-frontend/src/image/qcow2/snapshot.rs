@@ -7,8 +7,8 @@
 use super::header::{LONGEST_L1, MOST_SNAPSHOTS};
 use super::table::{COMPRESSED, COPIED, OFFSET};
 use super::{Qcow2, read_l1};
-use crate::invalid;
-use crate::storage::read_exact;
+use crate::image::invalid;
+use crate::image::storage::read_exact;
 use std::io;
 use std::time::Duration;
 

@@ -17,6 +17,7 @@ pub mod file;
 mod formats_tests;
 pub mod layer;
 pub mod luks;
+pub mod medium;
 pub mod nbd;
 pub mod open;
 pub mod qcow2;

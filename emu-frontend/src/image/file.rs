@@ -4,7 +4,7 @@
 //! writers, shared for readers (flock(2), advisory). File systems without locks go without. With `direct`, the host's
 //! page cache is left out (O_DIRECT): memory, offsets and lengths are then multiples of [`ALIGNMENT`].
 
-use crate::storage::Storage;
+use crate::image::storage::Storage;
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, fallocate, flock, seek};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};

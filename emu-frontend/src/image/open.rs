@@ -5,12 +5,12 @@
 //! named, or below, links followed, and is an ordinary file; or if the user names it, or allows others
 //! ([`Backing`]). A backing image whose format nobody has named is not asked for further files.
 
-use crate::file::{FileMode, FileStorage};
-use crate::layer::Layer;
-use crate::qcow2::{Dirty, Qcow2};
-use crate::raw::Raw;
-use crate::storage::Storage;
-use crate::{Format, luks, nbd, probe, vdi, vhdx, vmdk, vpc};
+use crate::image::file::{FileMode, FileStorage};
+use crate::image::layer::Layer;
+use crate::image::qcow2::{Dirty, Qcow2};
+use crate::image::raw::Raw;
+use crate::image::storage::Storage;
+use crate::image::{Format, luks, nbd, probe, vdi, vhdx, vmdk, vpc};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -5,9 +5,9 @@
 //! ```
 //! Deliberately absent: differencing images, and blocks of other sizes than 1 MiB.
 
-use crate::blocks::{Blocks, MOST_ENTRIES, Place, Table};
-use crate::storage::{Storage, read_exact};
-use crate::{Format, invalid};
+use crate::image::blocks::{Blocks, MOST_ENTRIES, Place, Table};
+use crate::image::storage::{Storage, read_exact};
+use crate::image::{Format, invalid};
 use std::io;
 
 const SIGNATURE: u32 = 0xbeda_107f;

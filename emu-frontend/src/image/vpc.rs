@@ -7,10 +7,10 @@
 //! ```
 //! Deliberately absent: differencing images. The bitmaps of new blocks say that all their sectors are there.
 
-use crate::blocks::{Blocks, MOST_ENTRIES, Place, Table};
-use crate::layer::{Extent, ExtentKind, Layer};
-use crate::storage::{Storage, read_exact};
-use crate::{Format, invalid};
+use crate::image::blocks::{Blocks, MOST_ENTRIES, Place, Table};
+use crate::image::layer::{Extent, ExtentKind, Layer};
+use crate::image::storage::{Storage, read_exact};
+use crate::image::{Format, invalid};
 use emu_devices::storage::block::Image;
 use std::io;
 

@@ -1,7 +1,7 @@
 //! What the tests of formats share: a storage that loses power, `qemu-img`, a model of a disk.
 
-use crate::layer::Layer;
-use crate::storage::Storage;
+use crate::image::layer::Layer;
+use crate::image::storage::Storage;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Output};

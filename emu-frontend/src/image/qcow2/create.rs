@@ -7,8 +7,8 @@
 
 use super::header::{Compression, Header, LAZY_REFCOUNTS, LONGEST_L1, incompatible};
 use super::refcount::set;
-use crate::invalid;
-use crate::storage::Storage;
+use crate::image::invalid;
+use crate::image::storage::Storage;
 use std::io;
 
 /// What a new image is to be.

@@ -9,9 +9,9 @@
 //! place, then forgotten by a header. A log that a header names is replayed on opening.
 //! Deliberately absent: images on top of others, and whatever region or metadata is required and unknown.
 
-use crate::blocks::{Blocks, MOST_ENTRIES, Place, Table};
-use crate::storage::{Storage, read_exact};
-use crate::{Format, invalid};
+use crate::image::blocks::{Blocks, MOST_ENTRIES, Place, Table};
+use crate::image::storage::{Storage, read_exact};
+use crate::image::{Format, invalid};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
@@ -550,8 +550,8 @@ pub fn create(file: &mut dyn Storage, size: u64, unique: [u8; 32]) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::MemoryStorage;
-    use crate::testing::{CrashStorage, contents};
+    use crate::image::storage::MemoryStorage;
+    use crate::image::testing::{CrashStorage, contents};
     use emu_devices::storage::block::Image;
 
     #[test]

@@ -1,11 +1,11 @@
 //! VDI, VHD and VMDK images against a model and `qemu-img`, and hostile ones.
 
-use crate::file::{FileMode, FileStorage};
-use crate::layer::Layer;
-use crate::open::{OpenOptions, open};
-use crate::storage::{MemoryStorage, Storage};
-use crate::testing::*;
-use crate::{Format, vdi, vhdx, vmdk, vpc};
+use crate::image::file::{FileMode, FileStorage};
+use crate::image::layer::Layer;
+use crate::image::open::{OpenOptions, open};
+use crate::image::storage::{MemoryStorage, Storage};
+use crate::image::testing::*;
+use crate::image::{Format, vdi, vhdx, vmdk, vpc};
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -6,11 +6,11 @@
 //! A slot's key material is the master key, split so that all of it is needed (anti-forensic), and encrypted with a key
 //! that PBKDF2 makes of the passphrase. Deliberately absent: version 2, other ciphers and modes, new images.
 
-use crate::Format;
-use crate::cipher::SectorCipher;
-use crate::invalid;
-use crate::layer::{Extent, ExtentKind, Layer};
-use crate::storage::Storage;
+use crate::image::Format;
+use crate::image::cipher::SectorCipher;
+use crate::image::invalid;
+use crate::image::layer::{Extent, ExtentKind, Layer};
+use crate::image::storage::Storage;
 use aes::cipher::generic_array::GenericArray;
 use aes::cipher::{BlockDecrypt, BlockEncrypt, KeyInit};
 use aes::{Aes128, Aes256};
@@ -335,8 +335,8 @@ impl Layer for Luks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::open::{OpenOptions, open};
-    use crate::testing::*;
+    use crate::image::open::{OpenOptions, open};
+    use crate::image::testing::*;
 
     #[test]
     fn xts_is_that_of_ieee_1619() {
@@ -421,7 +421,7 @@ mod tests {
         let try_with = |at: usize, value: u32| {
             let mut h = h.clone();
             h[at..at + 4].copy_from_slice(&value.to_be_bytes());
-            let storage = crate::storage::MemoryStorage::new(h);
+            let storage = crate::image::storage::MemoryStorage::new(h);
             Luks::open(Box::new(storage), Some(b"x")).err().unwrap().to_string()
         };
         assert!(try_with(108, u32::MAX).contains("keys of"));

@@ -4,7 +4,7 @@
 //! A connection that breaks is made again, for as long as `reconnect-delay` says, and the request under way is sent
 //! once more. Deliberately absent: TLS, structured replies, several requests at once.
 
-use crate::storage::Storage;
+use crate::image::storage::Storage;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
@@ -503,7 +503,7 @@ impl Drop for NbdStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Folder;
+    use crate::image::testing::Folder;
     use std::process::Child;
 
     #[test]
@@ -562,7 +562,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(4);
         let mut model = vec![0; 4 << 20];
         for round in 0..60 {
-            let (at, len) = crate::testing::range(&mut random, 4 << 20, 512, 3 << 20);
+            let (at, len) = crate::image::testing::range(&mut random, 4 << 20, 512, 3 << 20);
             let (start, end) = (at as usize, (at + len) as usize);
             match random.u32(0..4) {
                 0 => {

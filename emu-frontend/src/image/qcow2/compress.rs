@@ -1,7 +1,7 @@
 //! Compressed clusters: raw deflate with a window of 4 KiB, or one Zstandard frame.
 
 use super::header::Compression;
-use crate::invalid;
+use crate::image::invalid;
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 use std::io;
 

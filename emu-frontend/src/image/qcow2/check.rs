@@ -7,9 +7,9 @@ use super::Qcow2;
 use super::header::{LONGEST_REFCOUNT_TABLE, incompatible};
 use super::refcount::{Refcounts, set};
 use super::table::{COMPRESSED, COPIED, Cluster, OFFSET, classify};
-use crate::check::CheckResult;
-use crate::invalid;
-use crate::storage::read_exact;
+use crate::image::check::CheckResult;
+use crate::image::invalid;
+use crate::image::storage::read_exact;
 use std::collections::BTreeMap;
 use std::io;
 

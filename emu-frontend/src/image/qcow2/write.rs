@@ -4,8 +4,8 @@ use super::Qcow2;
 use super::compress;
 use super::header::{LONGEST_L1, incompatible};
 use super::table::{COMPRESSED, COPIED, Cluster, OFFSET, ZERO, classify};
-use crate::invalid;
-use crate::layer::{is_zero, read_padded};
+use crate::image::invalid;
+use crate::image::layer::{is_zero, read_padded};
 use std::io;
 use std::ops::Range;
 

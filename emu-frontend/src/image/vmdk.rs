@@ -7,10 +7,10 @@
 //! A descriptor may be a file of its own, that names its extents. Those are files in its own folder, whatever it says.
 //! Deliberately absent: images on top of others, other sparse formats (COWD, seSparse), and devices as extents.
 
-use crate::blocks::{Blocks, MOST_ENTRIES, Place, Table};
-use crate::layer::{Extent, ExtentKind, Layer};
-use crate::storage::{Storage, read_exact};
-use crate::{Format, invalid};
+use crate::image::blocks::{Blocks, MOST_ENTRIES, Place, Table};
+use crate::image::layer::{Extent, ExtentKind, Layer};
+use crate::image::storage::{Storage, read_exact};
+use crate::image::{Format, invalid};
 use emu_devices::storage::block::Image;
 use flate2::{Decompress, FlushDecompress};
 use std::io;
@@ -569,7 +569,7 @@ mod tests {
         assert_eq!((extents[0].sectors, extents[0].offset, &extents[1].kind), (100, 7, &ExtentType::Zero));
         for name in ["/etc/passwd", "../x", "a/b", ".."] {
             let text = format!("# Disk DescriptorFile\nRW 1 FLAT \"{name}\" 0\n");
-            let file = crate::storage::MemoryStorage::new(text.into_bytes());
+            let file = crate::image::storage::MemoryStorage::new(text.into_bytes());
             let error = open(Box::new(file), &|_| panic!("opened")).err().unwrap();
             assert!(error.to_string().contains("not in the image's folder"), "{error}");
         }

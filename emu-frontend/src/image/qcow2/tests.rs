@@ -4,8 +4,8 @@ use super::check::Fix;
 use super::create::{Options, create};
 use super::header::Compression;
 use super::*;
-use crate::storage::MemoryStorage;
-use crate::testing::*;
+use crate::image::storage::MemoryStorage;
+use crate::image::testing::*;
 use std::time::Duration;
 
 fn new_image(options: &Options) -> MemoryStorage {

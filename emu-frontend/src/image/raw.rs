@@ -1,8 +1,8 @@
 //! The file is the disk.
 
-use crate::Format;
-use crate::layer::{Extent, ExtentKind, Layer};
-use crate::storage::Storage;
+use crate::image::Format;
+use crate::image::layer::{Extent, ExtentKind, Layer};
+use crate::image::storage::Storage;
 use emu_devices::storage::block::Image;
 use std::io;
 
@@ -30,7 +30,7 @@ impl Image for Raw {
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        crate::storage::read_exact(self.file.as_mut(), offset, buffer)
+        crate::image::storage::read_exact(self.file.as_mut(), offset, buffer)
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -39,7 +39,7 @@ impl Image for Raw {
             self.file.read_at(0, &mut head)?;
             let n = bytes.len().min(512 - offset as usize);
             head[offset as usize..offset as usize + n].copy_from_slice(&bytes[..n]);
-            if crate::probe(&head) != Format::Raw {
+            if crate::image::probe(&head) != Format::Raw {
                 return Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
                     "the image would look like another format, and its own was not specified (format=raw)",

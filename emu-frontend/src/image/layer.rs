@@ -1,9 +1,9 @@
 //! What every format offers beside a guest's reads and writes.
 
-use crate::Format;
-use crate::check::CheckResult;
-use crate::qcow2::Qcow2;
-use crate::qcow2::check::Fix;
+use crate::image::Format;
+use crate::image::check::CheckResult;
+use crate::image::qcow2::Qcow2;
+use crate::image::qcow2::check::Fix;
 use emu_devices::storage::block::Image;
 use std::io;
 

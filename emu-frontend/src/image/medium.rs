@@ -1,8 +1,8 @@
 //! Disk images as drives take them: opened, and refused where no drive could use them.
 
 use crate::cli::value::show_size;
+use crate::image::drive::{Drive, DriveOptions};
 use emu_devices::storage::block::{Image, SECTOR};
-use emu_image::drive::{Drive, DriveOptions};
 use std::sync::{Mutex, PoisonError};
 
 /// Sectors that 48-bit addresses reach.
@@ -42,8 +42,8 @@ pub fn open(name: &str, options: &DriveOptions, warnings: &mut Vec<String>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use emu_image::Format;
-    use emu_image::open::{Cache, OpenOptions};
+    use crate::image::Format;
+    use crate::image::open::{Cache, OpenOptions};
     use std::fs::{self, File};
     use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! The header and its extensions: `docs/interop/qcow2.rst` of QEMU, "Header", "Header extensions".
 
-use crate::invalid;
-use crate::storage::{Storage, read_exact};
+use crate::image::invalid;
+use crate::image::storage::{Storage, read_exact};
 use std::io;
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";

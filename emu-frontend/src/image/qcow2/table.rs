@@ -1,8 +1,8 @@
 //! L1 and L2 entries, and the L2 tables that are kept in memory.
 
 use super::header::Header;
-use crate::invalid;
-use crate::storage::{Storage, read_exact};
+use crate::image::invalid;
+use crate::image::storage::{Storage, read_exact};
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;

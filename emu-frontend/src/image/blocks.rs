@@ -3,9 +3,9 @@
 //! Blocks are added at the end of the file. The table is changed in memory; a flush makes the data durable first, then
 //! writes the table, so that the file never refers to a block that is not there. Nothing is ever given back.
 
-use crate::Format;
-use crate::layer::{Extent, ExtentKind, Layer, is_zero};
-use crate::storage::Storage;
+use crate::image::Format;
+use crate::image::layer::{Extent, ExtentKind, Layer, is_zero};
+use crate::image::storage::Storage;
 use emu_devices::storage::block::Image;
 use std::collections::BTreeSet;
 use std::io;

@@ -1,10 +1,10 @@
 //! An image as a drive has it: with what the drive's options say about discards, zeros and durability.
 
-use crate::file::FileStorage;
-use crate::layer::{ExtentKind, Layer, is_zero};
-use crate::open::{OpenOptions, open};
-use crate::qcow2::create::{Options, create};
-use crate::qcow2::{Dirty, Qcow2};
+use crate::image::file::FileStorage;
+use crate::image::layer::{ExtentKind, Layer, is_zero};
+use crate::image::open::{OpenOptions, open};
+use crate::image::qcow2::create::{Options, create};
+use crate::image::qcow2::{Dirty, Qcow2};
 use emu_devices::storage::block::Image;
 use std::io;
 use std::path::PathBuf;
@@ -90,7 +90,7 @@ impl Drive {
         let (file, format) =
             self.image()?.names_backing().ok_or_else(|| io::Error::other("the image has no backing file"))?;
         how.format = how.format.or(format);
-        Ok(crate::open::resolve(&above, &file).map_err(io::Error::other)?.display().to_string())
+        Ok(crate::image::open::resolve(&above, &file).map_err(io::Error::other)?.display().to_string())
     }
 }
 

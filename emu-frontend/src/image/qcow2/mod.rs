@@ -24,11 +24,11 @@ mod table;
 mod tests;
 mod write;
 
-use crate::check::CheckResult;
-use crate::cipher::SectorCipher;
-use crate::layer::{Extent, ExtentKind, Layer, read_padded};
-use crate::storage::{Storage, read_exact};
-use crate::{Format, invalid, luks};
+use crate::image::check::CheckResult;
+use crate::image::cipher::SectorCipher;
+use crate::image::layer::{Extent, ExtentKind, Layer, read_padded};
+use crate::image::storage::{Storage, read_exact};
+use crate::image::{Format, invalid, luks};
 use emu_devices::storage::block::Image;
 use header::{Header, incompatible};
 use refcount::Refcounts;

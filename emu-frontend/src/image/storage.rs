@@ -1,17 +1,13 @@
 //! What an image format lies on: a sequence of bytes that grows, with an order of writes that flushes alone give.
 
 use std::io;
+#[cfg(test)]
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The bytes under a format: a host file, a block device, another host's export, or memory.
 pub trait Storage: Send {
     /// Bytes.
     fn len(&self) -> u64;
-
-    /// Whether there is nothing in it.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 
     /// Whether writes always fail.
     fn is_read_only(&self) -> bool;
@@ -89,12 +85,14 @@ pub fn read_exact(storage: &mut dyn Storage, offset: u64, buffer: &mut [u8]) -> 
 }
 
 /// Bytes in memory; clones share them.
+#[cfg(test)]
 #[derive(Clone, Default)]
 pub struct MemoryStorage {
     bytes: Arc<Mutex<Vec<u8>>>,
     read_only: bool,
 }
 
+#[cfg(test)]
 impl MemoryStorage {
     /// Holds `bytes`.
     pub fn new(bytes: Vec<u8>) -> MemoryStorage {
@@ -107,7 +105,6 @@ impl MemoryStorage {
     }
 
     /// Refuses writes from now on.
-    #[cfg(test)]
     pub(crate) fn set_read_only(&mut self) {
         self.read_only = true;
     }
@@ -117,6 +114,7 @@ impl MemoryStorage {
     }
 }
 
+#[cfg(test)]
 impl Storage for MemoryStorage {
     fn len(&self) -> u64 {
         self.contents().len() as u64

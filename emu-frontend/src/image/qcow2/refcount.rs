@@ -8,8 +8,8 @@
 //! cluster that its refcounts call free. A cluster that is freed keeps its count until the file does not refer to it
 //! any more ([`Refcounts::free_later`]), so that nothing is written over what the file as it is on the host may show.
 
-use crate::invalid;
-use crate::storage::{Storage, read_exact};
+use crate::image::invalid;
+use crate::image::storage::{Storage, read_exact};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
@@ -76,20 +76,6 @@ impl Refcounts {
             hint: 0,
             later: Vec::new(),
         })
-    }
-
-    /// An empty table of `clusters` clusters at `table_offset`, to be filled before it is written.
-    pub fn new(cluster_bits: u32, order: u32, table_offset: u64, clusters: u32) -> Refcounts {
-        Refcounts {
-            cluster_bits,
-            order,
-            table_offset,
-            table: vec![0; (clusters as usize) << (cluster_bits - 3)],
-            blocks: BTreeMap::new(),
-            clock: 0,
-            hint: 0,
-            later: Vec::new(),
-        }
     }
 
     /// log2 of the counts in a block.
@@ -322,11 +308,6 @@ impl Refcounts {
         }
         self.hint = start + count;
         Ok(Some((start, count)))
-    }
-
-    /// The next run starts at or behind `cluster`, unless something before it is freed.
-    pub fn set_hint(&mut self, cluster: u64) {
-        self.hint = cluster;
     }
 
     /// Adds the block number `index`, whose own place is the first that it counts; that cluster's number.
