@@ -133,8 +133,28 @@ fn linux(arch: &str, model: Model, modules: &str) {
 const PCI_MODULES: &str = "for m in 8390. ne2k-pci e1000; do insmod /lib/net/*-$m*; done";
 
 #[test]
+fn linux_amd64_gets_an_address_on_ne2k_pci() {
+    linux("amd64", Model::Ne2kPci, PCI_MODULES);
+}
+
+#[test]
 fn linux_amd64_gets_an_address_on_e1000() {
     linux("amd64", Model::E1000, PCI_MODULES);
+}
+
+#[test]
+fn linux_i386_gets_an_address_on_ne2k_pci() {
+    linux("i386", Model::Ne2kPci, PCI_MODULES);
+}
+
+#[test]
+fn linux_i386_gets_an_address_on_e1000() {
+    linux("i386", Model::E1000, PCI_MODULES);
+}
+
+#[test]
+fn linux_i386_gets_an_address_on_ne2k_isa() {
+    linux("i386", Model::Ne2kIsa, "insmod /lib/net/*-8390p.ko; insmod /lib/net/*-ne.ko io=0x300 irq=3");
 }
 
 /// Firmware that iPXE's option ROM is run by.
@@ -181,6 +201,11 @@ fn ipxe_boots_by_tftp_on_ne2k_pci_under_the_built_in_bios() {
 #[test]
 fn ipxe_boots_by_tftp_on_e1000_under_the_built_in_bios() {
     ipxe(Model::E1000, Bios::BuiltIn, "pxe-e1000.rom");
+}
+
+#[test]
+fn ipxe_boots_by_tftp_on_ne2k_pci_under_seabios() {
+    ipxe(Model::Ne2kPci, Bios::SeaBios, "pxe-ne2k_pci.rom");
 }
 
 #[test]
