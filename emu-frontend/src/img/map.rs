@@ -140,11 +140,17 @@ fn json(run: &Run) -> String {
     text + "}"
 }
 
+/// As C's `%#x` has it.
+fn hexadecimal(n: u64) -> String {
+    if n == 0 { "0".into() } else { format!("{n:#x}") }
+}
+
 fn human(run: &Run, names: &[String]) -> Result<String, Failure> {
     match run.kind {
         ExtentKind::Data { at: Some(at), .. } => {
             let name = names.get(run.depth).map_or("", String::as_str);
-            Ok(format!("{:<#16x}{:<#16x}{at:<#16x}{name}\n", run.start, run.len))
+            let [start, len, at] = [run.start, run.len, at].map(hexadecimal);
+            Ok(format!("{start:<16}{len:<16}{at:<16}{name}\n"))
         }
         ExtentKind::Data { at: None, .. } => {
             Err(Failure::new("File contains external, encrypted or compressed clusters."))
