@@ -126,7 +126,7 @@ copy_modules() {
 
 make_disk_initramfs() {
     arch=$1 to=$cache/$1
-    if [ -s "$to/disk.cpio" ] && [ "$to/disk.cpio" -nt "$to/busybox.cpio" ] && [ "$to/disk.cpio" -nt "$0" ]; then return; fi
+    if [ -s "$to/disk.cpio" ] && [ "$to/disk.cpio" -nt "$to/busybox.cpio" ] && [ "$to/disk.cpio" -nt "$root/scripts/guests.sh" ]; then return; fi
     version=$(gzip -dc "$to/initrd.gz" | "$to/busybox" cpio -t 2>/dev/null | sed -n 's|^lib/modules/\([^/]*\)/kernel$|\1|p')
     download "linux-image-$version:$arch" || fail "the package linux-image-$version:$arch" "$to/disk.cpio"
     tree=$apt/tree
@@ -144,7 +144,7 @@ net_modules="8390 8390p ne ne2k-pci e1000 failover net_failover virtio virtio_ri
 make_net_initramfs() {
     arch=$1 to=$cache/$1
     script=$root/tests/boot/udhcpc.sh
-    if [ -s "$to/net.cpio" ] && [ -z "$(find "$to/busybox.cpio" "$script" "$0" -newer "$to/net.cpio")" ]; then return; fi
+    if [ -s "$to/net.cpio" ] && [ -z "$(find "$to/busybox.cpio" "$script" "$root/scripts/guests.sh" -newer "$to/net.cpio")" ]; then return; fi
     tree=$apt/net
     rm -rf "$tree" && mkdir -p "$tree/all" "$tree/root/lib/net" "$tree/root/etc/udhcpc"
     gzip -dc "$to/initrd.gz" | (cd "$tree/all" && "$to/busybox" cpio -i -d 'lib/modules/*/kernel/net/*' 'lib/modules/*/kernel/drivers/*' 2>/dev/null) || true
