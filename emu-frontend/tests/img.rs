@@ -4,6 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+/// What begins the part about the host's file in what `info` prints.
+const CHILD: &str = "Child node";
+
 struct Folder(PathBuf);
 
 impl Folder {
@@ -51,9 +54,26 @@ impl Folder {
 
     /// Both print the same.
     fn same(&self, line: &str, status: i32) {
-        let own = self.emu(line, status);
+        let mut own = self.emu(line, status);
         if let Some(theirs) = self.qemu(line, status) {
-            assert_eq!(own, theirs, "{line}");
+            // Nor, before 8.2, of compression in maps.
+            if !theirs.contains("\"compressed\"") {
+                own = own.replace(", \"compressed\": false", "").replace(", \"compressed\": true", "");
+            }
+            // Before 9.1 tables of snapshots had other columns.
+            if theirs.contains("VM SIZE") {
+                let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+                let new = words(&theirs).replace("VM SIZE", "VM_SIZE").replace("VM CLOCK", "VM_CLOCK");
+                assert_eq!(
+                    words(&own[..own.find(CHILD).unwrap_or(own.len())]),
+                    new.replace(" 00:00:", " 0000:00:"),
+                    "{line}"
+                );
+                return;
+            }
+            // Before version 8 nothing was said of the host's file.
+            let end = own.find(CHILD).filter(|_| !theirs.contains(CHILD)).unwrap_or(own.len());
+            assert_eq!(own[..end], theirs, "{line}");
         }
     }
 
@@ -104,9 +124,13 @@ fn create_info_check_and_map_print_what_qemu_img_prints() {
     f.same("check e.raw", 63);
     for file in ["a.qcow2", "b.qcow2", "c.qcow2", "d.qcow2", "g.qcow2", "h.qcow2"] {
         f.same(&format!("info -f qcow2 {file}"), 0);
-        let json: serde_json::Value = serde_json::from_str(&f.emu(&format!("info --output=json {file}"), 0)).unwrap();
-        if let Some(theirs) = f.qemu(&format!("info --output=json {file}"), 0) {
-            assert_eq!(json, serde_json::from_str::<serde_json::Value>(&theirs).unwrap());
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let mut own = json(&f.emu(&format!("info --output=json {file}"), 0));
+        if let Some(theirs) = f.qemu(&format!("info --output=json {file}"), 0).as_deref().map(json) {
+            if theirs.get("children").is_none() {
+                own.as_object_mut().unwrap().remove("children");
+            }
+            assert_eq!(own, theirs);
         }
         f.same(&format!("map --output=json {file}"), 0);
         f.same(&format!("map {file}"), 0);

@@ -8,6 +8,7 @@ use crate::image::layer::Layer;
 use crate::image::qcow2::check::Fix;
 use crate::image::qcow2::header::{Compression, Header, LAZY_REFCOUNTS, incompatible};
 use crate::report;
+use emu_devices::storage::block::SECTOR;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -120,7 +121,32 @@ fn describe(name: &str, image: &mut dyn Layer) -> Result<(String, Value), Failur
         let data: serde_json::Map<String, Value> = specific.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         value["format-specific"] = json!({"type": "qcow2", "data": data});
     }
+    value["children"] = Value::Array(Vec::new());
+    if let Some(file) = std::fs::metadata(name).ok().filter(std::fs::Metadata::is_file) {
+        let (child, shown) = describe_file(name, file.len().next_multiple_of(SECTOR), allocated);
+        text += &child;
+        value["children"] = json!([{"name": "file", "info": shown}]);
+    }
     Ok((text, value))
+}
+
+/// The host's file under an image: its length in whole sectors and what it takes of the disk, in bytes.
+fn describe_file(name: &str, len: u64, allocated: u64) -> (String, Value) {
+    let text = format!(
+        "Child node '/file':\n    filename: {name}\n    protocol type: file\n    file length: {} ({len} bytes)\n    disk size: {}\n",
+        human(len),
+        human(allocated)
+    );
+    let value = json!({
+        "children": [],
+        "virtual-size": len,
+        "filename": name,
+        "format": "file",
+        "actual-size": allocated,
+        "format-specific": {"type": "file", "data": {}},
+        "dirty-flag": false,
+    });
+    (text, value)
 }
 
 /// What a qcow2 header says, in QEMU's words and order.

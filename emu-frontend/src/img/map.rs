@@ -130,8 +130,9 @@ fn json(run: &Run) -> String {
         ExtentKind::Zero { .. } => (true, true, false),
         ExtentKind::Data { .. } => (true, false, true),
     };
+    let compressed = matches!(run.kind, ExtentKind::Data { compressed: true, .. });
     let mut text = format!(
-        "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {present}, \"zero\": {zero}, \"data\": {data}",
+        "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {present}, \"zero\": {zero}, \"data\": {data}, \"compressed\": {compressed}",
         run.start, run.len, run.depth
     );
     if let Some(at) = run.offset() {

@@ -73,18 +73,18 @@ pub fn run(a: &Arguments) -> Outcome {
 /// The snapshots as a table.
 pub fn list(snapshots: &[Snapshot]) -> String {
     let mut text = format!(
-        "Snapshot list:\n{:<10}{:<17}{:>8}{:>20}{:>13}{:>11}\n",
-        "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT"
+        "Snapshot list:\n{:<7} {:<16} {:>8} {:>19} {:>15} {:>10}\n",
+        "ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"
     );
     for s in snapshots {
         let date = jiff::Timestamp::new(s.date.as_secs() as i64, 0)
             .map(|date| date.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string());
         let (seconds, millis) = (s.vm_clock / 1_000_000_000, s.vm_clock / 1_000_000 % 1000);
-        let clock = format!("{:02}:{:02}:{:02}.{millis:03}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let clock = format!("{:04}:{:02}:{:02}.{millis:03}", seconds / 3600, seconds / 60 % 60, seconds % 60);
         let icount = if s.icount == u64::MAX { String::new() } else { s.icount.to_string() };
         let _ = writeln!(
             text,
-            "{:<9} {:<16} {:>8}{:>20}{clock:>13}{icount:>11}",
+            "{:<7} {:<16} {:>8} {:>19} {clock:>15} {icount:>10}",
             s.id,
             s.name,
             human(s.vm_state_size),
