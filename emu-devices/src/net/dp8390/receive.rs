@@ -63,6 +63,9 @@ impl<E: Extension> Dp8390<E> {
         if !self.fits(self.frame.len()) {
             let until = *self.waiting_until.get_or_insert(now.plus_nanos(PATIENCE));
             if now < until {
+                // A driver that has taken some frames and acknowledged them all waits for one more to come, for which there is no room
+                // before it takes what is there.
+                self.state.isr |= isr::PRX;
                 return false;
             }
         }

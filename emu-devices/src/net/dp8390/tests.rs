@@ -310,6 +310,9 @@ fn full_ring_holds_frames_back_and_overflows_only_after_some_time() {
     (0..11).for_each(|_| card.deliver(&frame(MAC, 1514)));
     assert_eq!((card.get(7), card.page1(7), card.cable.waiting()), (0x01, 0x7d, 1));
     assert_eq!(card.bench.device.poll_at(), Some(card.bench.now().plus_nanos(PATIENCE)));
+    // Who acknowledges without taking them all is told again.
+    card.set(7, 0x01);
+    assert_eq!(card.get(7), 0x01);
     card.bench.advance(PATIENCE / 2);
     // The host makes room: the frame that waited comes in, and the next one waits.
     card.set(3, 0x4c);

@@ -1,0 +1,174 @@
+//! Debian's kernel on each network card behind the user network: an address by DHCP, files from the host, and files for the host by a
+//! forwarded port, with the right checksums; and two machines on one stream, whose packets a capture has.
+
+use emu_tests::guest::{Guest, GuestError, Machine, cached};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(600);
+/// Bytes that the guest fetches.
+const FETCHED: usize = 256 << 20;
+/// Bytes that the host fetches from the guest.
+const SERVED: usize = 32 << 20;
+
+/// Modules that a card needs, in the order in which they have to be loaded.
+fn modules(model: &str) -> &'static str {
+    match model {
+        "e1000" => "e1000",
+        "ne2k_pci" => "8390 ne2k-pci",
+        "virtio-net-pci" => {
+            "virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net"
+        }
+        _ => panic!("no test has a {model}"),
+    }
+}
+
+/// A file that goes when its test ends.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Temporary {
+        Temporary(std::env::temp_dir().join(format!("emu-network-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Boots a guest with a card and these options, and loads the card's modules.
+fn boot(model: &str, options: &[&str]) -> Result<Guest, GuestError> {
+    let mut command = Machine::under_test().unwrap().command();
+    command.args(["-m", "256", "-kernel"]).arg(cached("amd64", "linux")?);
+    command.arg("-initrd").arg(cached("amd64", "net.cpio")?);
+    command.args(["-append", "console=ttyS0 quiet"]).args(options);
+    let mut guest = Guest::start(&mut command, LIMIT)?;
+    guest.expect("emu# ")?;
+    run(&mut guest, &format!("for m in {}; do insmod /lib/net/*-$m.ko; done", modules(model)), "")?;
+    Ok(guest)
+}
+
+/// Has the guest run `line` and waits for `text`, then for the next prompt. What came before the text.
+fn run(guest: &mut Guest, line: &str, text: &str) -> Result<String, GuestError> {
+    guest.send_line(line)?;
+    guest.expect("\n")?;
+    let before = if text.is_empty() { String::new() } else { guest.expect(text)? };
+    guest.expect("emu# ")?;
+    Ok(before)
+}
+
+/// Bytes that look like no others, and their MD5 sum as md5sum says it.
+fn contents(len: usize) -> (Vec<u8>, String) {
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(len as u64).fill(&mut bytes);
+    let sum = md5(&bytes);
+    (bytes, sum)
+}
+
+fn md5(bytes: &[u8]) -> String {
+    let mut child = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8(output.stdout).unwrap()[..32].to_owned()
+}
+
+/// An HTTP server that answers everything with `contents`; its port.
+fn serve(contents: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", contents.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&contents));
+        }
+    });
+    port
+}
+
+/// A port of this host that nobody has now.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn guest_uses_the_network(model: &str) -> Result<(), GuestError> {
+    let (file, sum) = contents(FETCHED);
+    let port = serve(file);
+    let forwarded = free_port();
+    let netdev = format!("user,id=n,hostfwd=tcp:127.0.0.1:{forwarded}-:80");
+    let device = format!("{model},netdev=n");
+    let mut guest = boot(model, &["-netdev", &netdev, "-device", &device])?;
+    let dhcp = "udhcpc -i eth0 -s /etc/udhcpc/default.script -n -q; cat /etc/resolv.conf";
+    run(&mut guest, dhcp, "emu-guest: eth0 has 10.0.2.15")?;
+    run(&mut guest, "ping -c 2 10.0.2.2", "2 packets received")?;
+    run(&mut guest, &format!("wget -q -O - http://10.0.2.2:{port}/ | md5sum"), &sum)?;
+    // And what the guest makes up itself, back to the host.
+    run(&mut guest, "mkdir /www; httpd -p 80 -h /www", "")?;
+    let line = format!("dd if=/dev/urandom of=/www/file bs=1M count={} 2>/dev/null; md5sum /www/file", SERVED >> 20);
+    let sum = run(&mut guest, &line, "  /www/file")?;
+    let mut stream = TcpStream::connect(("127.0.0.1", forwarded)).unwrap();
+    stream.write_all(b"GET /file HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let head = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+    // The echo of a long line is before it.
+    assert_eq!((answer.len() - head, md5(&answer[head..]).as_str()), (SERVED, &sum[sum.len() - 32..]));
+    guest.send_line("exit")?;
+    assert!(guest.wait()?.success());
+    Ok(())
+}
+
+#[test]
+fn e1000_reaches_the_host_and_is_reached() {
+    guest_uses_the_network("e1000").unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn ne2k_pci_reaches_the_host_and_is_reached() {
+    guest_uses_the_network("ne2k_pci").unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn virtio_net_reaches_the_host_and_is_reached() {
+    guest_uses_the_network("virtio-net-pci").unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn two_machines_on_a_stream_ping_each_other_and_a_capture_has_it() {
+    let port = free_port();
+    let capture = Temporary::new("capture.pcap");
+    let listen = format!("socket,id=n,listen=127.0.0.1:{port}");
+    let connect = format!("socket,id=n,connect=127.0.0.1:{port}");
+    let dump = format!("filter-dump,id=d,netdev=n,file={}", capture.0.display());
+    let machines = || -> Result<(), GuestError> {
+        let mut first = boot("e1000", &["-netdev", &listen, "-device", "e1000,netdev=n", "-object", &dump])?;
+        let mut second = boot("e1000", &["-netdev", &connect, "-device", "e1000,netdev=n,mac=52:54:00:12:34:99"])?;
+        run(&mut first, "ifconfig eth0 192.168.7.1", "")?;
+        run(&mut second, "ifconfig eth0 192.168.7.2", "")?;
+        run(&mut second, "ping -c 3 192.168.7.1", "3 packets received")?;
+        first.send_line("exit")?;
+        first.wait()?;
+        Ok(())
+    };
+    machines().unwrap_or_else(|error| panic!("{error}"));
+    // Requests and answers, and the questions for addresses before them.
+    let bytes = std::fs::read(&capture.0).unwrap();
+    let mut rest = &bytes[24..];
+    let (mut echoes, mut questions) = (0, 0);
+    while let Some(header) = rest.get(..16) {
+        let len = u32::from_ne_bytes(header[8..12].try_into().unwrap()) as usize;
+        let frame = &rest[16..16 + len];
+        match frame[12..14] {
+            [8, 0] if frame[23] == 1 => echoes += 1,
+            [8, 6] => questions += 1,
+            _ => {}
+        }
+        rest = &rest[16 + len..];
+    }
+    assert!(rest.is_empty() && echoes >= 6 && questions >= 2, "{echoes} {questions}");
+}
