@@ -9,8 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(600);
-/// Bytes that the guest fetches.
+/// Bytes that the guest fetches; by the NE2000, which hands each word over by itself, fewer.
 const FETCHED: usize = 256 << 20;
+const FETCHED_SLOWLY: usize = 32 << 20;
 /// Bytes that the host fetches from the guest.
 const SERVED: usize = 32 << 20;
 
@@ -96,8 +97,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn guest_uses_the_network(model: &str) -> Result<(), GuestError> {
-    let (file, sum) = contents(FETCHED);
+fn guest_uses_the_network(model: &str, fetched: usize) -> Result<(), GuestError> {
+    let (file, sum) = contents(fetched);
     let port = serve(file);
     let forwarded = free_port();
     let netdev = format!("user,id=n,hostfwd=tcp:127.0.0.1:{forwarded}-:80");
@@ -125,17 +126,17 @@ fn guest_uses_the_network(model: &str) -> Result<(), GuestError> {
 
 #[test]
 fn e1000_reaches_the_host_and_is_reached() {
-    guest_uses_the_network("e1000").unwrap_or_else(|error| panic!("{error}"));
+    guest_uses_the_network("e1000", FETCHED).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
 fn ne2k_pci_reaches_the_host_and_is_reached() {
-    guest_uses_the_network("ne2k_pci").unwrap_or_else(|error| panic!("{error}"));
+    guest_uses_the_network("ne2k_pci", FETCHED_SLOWLY).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
 fn virtio_net_reaches_the_host_and_is_reached() {
-    guest_uses_the_network("virtio-net-pci").unwrap_or_else(|error| panic!("{error}"));
+    guest_uses_the_network("virtio-net-pci", FETCHED).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
