@@ -88,6 +88,24 @@ pub struct QueueState {
     pub notified: bool,
 }
 
+impl QueueState {
+    /// A queue of `size` descriptors as a reset of the device leaves it.
+    fn after_reset(size: u16) -> QueueState {
+        QueueState {
+            size,
+            ready: false,
+            descriptors: 0,
+            available: 0,
+            used: 0,
+            next_available: 0,
+            next_used: 0,
+            signalled: None,
+            vector: NO_VECTOR,
+            notified: true,
+        }
+    }
+}
+
 /// A run of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
@@ -185,43 +203,19 @@ pub struct Queue {
 impl Queue {
     /// A queue of at most `max` descriptors, a power of two.
     pub fn new(max: u16) -> Queue {
-        let mut queue = Queue {
-            state: QueueState {
-                size: max,
-                ready: false,
-                descriptors: 0,
-                available: 0,
-                used: 0,
-                next_available: 0,
-                next_used: 0,
-                signalled: None,
-                vector: NO_VECTOR,
-                notified: true,
-            },
+        Queue {
+            state: QueueState::after_reset(max),
             max,
             indirect: false,
             event_idx: false,
             available_index: 0,
             published: 0,
-        };
-        queue.reset();
-        queue
+        }
     }
 
     /// As after a reset of the device.
     pub fn reset(&mut self) {
-        self.state = QueueState {
-            size: self.max,
-            ready: false,
-            descriptors: 0,
-            available: 0,
-            used: 0,
-            next_available: 0,
-            next_used: 0,
-            signalled: None,
-            vector: NO_VECTOR,
-            notified: true,
-        };
+        self.state = QueueState::after_reset(self.max);
         (self.available_index, self.published) = (0, 0);
     }
 
