@@ -349,6 +349,29 @@ impl Lower<'_> {
         true
     }
 
+    /// The low 32 bits of an address. Those of a sum are a sum of its operands': the host extends what it adds in 32 bits.
+    /// An address is a sum of up to three, one of them shifted.
+    pub fn half(&mut self, value: Value, depth: u32) -> Value {
+        let dfg = &self.b.func.dfg;
+        let value = dfg.resolve_aliases(value);
+        if let Some(constant) = self.constant_of(value) {
+            return self.constant(constant, Width::B4);
+        }
+        let inst = dfg.value_def(value).inst();
+        let operation = inst.filter(|_| depth != 0).map(|inst| (dfg.insts[inst].opcode(), dfg.inst_args(inst)));
+        match operation {
+            Some((Opcode::Iadd, &[x, y])) => {
+                let (x, y) = (self.half(x, depth - 1), self.half(y, depth - 1));
+                self.b.ins().iadd(x, y)
+            }
+            Some((Opcode::Ishl, &[x, count])) if self.constant_of(count).is_some() => {
+                let x = self.half(x, depth - 1);
+                self.b.ins().ishl(x, count)
+            }
+            _ => self.b.ins().ireduce(I32, value),
+        }
+    }
+
     /// The 64 bits of which `value` is the low part, if it has been made so.
     pub fn reduced(&self, value: Value) -> Option<Value> {
         let dfg = &self.b.func.dfg;
@@ -385,6 +408,7 @@ impl Lower<'_> {
             Opcode::Uextend => of(0),
             Opcode::Uload8 => 8,
             Opcode::Uload16 => 16,
+            Opcode::Uload32 => 32,
             Opcode::Band => of(0).min(of(1)),
             Opcode::Bor | Opcode::Bxor => of(0).max(of(1)),
             Opcode::Ireduce => of(0).min(all),

@@ -281,11 +281,15 @@ impl Lower<'_> {
         self.b.ins().load(int(width), guest(), host, 0)
     }
 
-    /// Whether the current instruction is MOVZX, MOVSX or MOVSXD from memory to all of a register.
+    /// Whether the current instruction is MOVZX, MOVSX, MOVSXD, or MOV of 32 bits, from memory to all of a register.
     pub fn extends_memory(&self) -> bool {
-        matches!(self.insn.code.mnemonic(), Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd)
-            && self.insn.ops[1].kind == Kind::Mem
-            && self.insn.width >= Width::B4
+        let insn = self.insn;
+        let extends = match insn.code.mnemonic() {
+            Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd => insn.width >= Width::B4,
+            Mnemonic::Mov => insn.width == Width::B4 && insn.ops[0].kind == Kind::Gpr,
+            _ => false,
+        };
+        extends && insn.ops[1].kind == Kind::Mem
     }
 
     /// Translates the current instruction, which [`Lower::extends_memory`]: as one load.
@@ -293,17 +297,18 @@ impl Lower<'_> {
         let width = self.insn.operand_width(1);
         let linear = self.linear();
         let host = self.host(linear, width.bytes(), false);
-        let signed = self.insn.code.mnemonic() != Mnemonic::Movzx;
+        let signed = matches!(self.insn.code.mnemonic(), Mnemonic::Movsx | Mnemonic::Movsxd);
         let to = if signed { int(self.insn.width) } else { I64 };
         let extended = match (width, signed) {
             (Width::B1, true) => self.b.ins().sload8(to, guest(), host, 0),
             (Width::B1, false) => self.b.ins().uload8(to, guest(), host, 0),
             (Width::B2, true) => self.b.ins().sload16(to, guest(), host, 0),
             (Width::B2, false) => self.b.ins().uload16(to, guest(), host, 0),
+            (Width::B4, false) => self.b.ins().uload32(guest(), host, 0),
             _ => self.load_host(width, host),
         };
         let value = match width {
-            Width::B1 | Width::B2 if !signed => V::Wide(extended),
+            _ if !signed => V::Wide(extended),
             Width::B1 | Width::B2 => V::of(extended, self.insn.width),
             _ => V::of(extended, width),
         };

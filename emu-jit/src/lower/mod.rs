@@ -595,9 +595,12 @@ impl<'f> Lower<'f> {
         if self.wide_code() { Width::B8 } else { Width::B4 }
     }
 
-    /// The low 32 bits, zero-extended: as a move, for which the host needs no constant.
+    /// The low 32 bits, zero-extended.
     fn low_half(&mut self, value: Value) -> Value {
-        let low = self.b.ins().ireduce(I32, value);
+        if self.bits_of(value) <= 32 {
+            return value;
+        }
+        let low = self.half(value, 3);
         self.b.ins().uextend(I64, low)
     }
 
