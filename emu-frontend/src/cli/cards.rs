@@ -86,6 +86,15 @@ impl CardSpec {
             Model::Virtio(_) => None,
         }
     }
+
+    /// Takes a network card's cable away.
+    pub fn unplug(&mut self) {
+        match &mut self.model {
+            Model::Ne2kIsa { nic, .. } | Model::Ne2kPci(nic) | Model::E1000(nic) => nic.netdev = None,
+            Model::Virtio(VirtioSpec { kind: VirtioKind::Net { nic, .. }, .. }) => nic.netdev = None,
+            Model::Virtio(_) => {}
+        }
+    }
 }
 
 /// `netdev=`, as help has it.

@@ -111,6 +111,18 @@ fn cards_of_nic_and_net_are_devices_with_back_ends() {
 }
 
 #[test]
+fn card_on_a_user_network_is_there_unless_network_options_say_otherwise() {
+    for present in [&[][..], &["-nographic"], &["-device", "virtio-rng-pci"]] {
+        assert_eq!(config(present).nets.devices, ["e1000,netdev=#net000"], "{present:?}");
+    }
+    for absent in [&["-nodefaults"][..], &["-nic", "none"], &["-net", "none"], &["-netdev", "user,id=n"]] {
+        assert!(config(absent).devices.cards.is_empty(), "{absent:?}");
+    }
+    // A card of one's own without a back end says nothing of networks: as in QEMU, there are two then.
+    assert_eq!(config(&["-device", "ne2k_pci"]).devices.cards.len(), 2);
+}
+
+#[test]
 fn printer_port_is_there_unless_options_take_it_away() {
     for present in [&[][..], &["-nographic"], &["-parallel", "null"], &["-nodefaults", "-parallel", "null"]] {
         assert_eq!(config(present).parallel.as_deref(), Some("parallel0"), "{present:?}");

@@ -114,6 +114,9 @@ pub fn parse(options: &Options) -> Result<NetConfig, StartError> {
         nets.nic(text)?;
     }
     nets.hub(options)?;
+    if !options.nodefaults && options.netdev.is_empty() && options.nic.is_empty() && options.net.is_empty() {
+        nets.nic("user")?;
+    }
     nets.dumps(options)?;
     Ok(nets)
 }

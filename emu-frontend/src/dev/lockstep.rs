@@ -7,6 +7,7 @@
 
 use super::{configuration, number};
 use crate::char::Characters;
+use crate::cli::cards::CardSpec;
 use crate::cli::chardev::CharKind;
 use crate::cli::config::Config;
 use crate::cli::error::StartError;
@@ -75,6 +76,8 @@ pub fn repeatable(options: &[OsString]) -> Result<Config, StartError> {
     let mut config = configuration(options)?;
     config.icount.get_or_insert(Icount { shift: 0, sleep: false });
     config.chardevs.values_mut().for_each(|named| named.spec.kind = CharKind::Null);
+    // What comes from a network comes when it comes.
+    config.devices.cards.iter_mut().for_each(CardSpec::unplug);
     // All machines must see the same date.
     config.rtc = crate::cli::time::Rtc::Date(config.rtc.now().0);
     Ok(config)
