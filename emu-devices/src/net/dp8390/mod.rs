@@ -273,7 +273,8 @@ impl<E: Extension> Dp8390<E> {
                 let within = bytes.filter(|(i, _)| access.offset + (*i as u64) < 0x10);
                 within.for_each(|(i, byte)| self.write_register(access.offset as u8 + i as u8, byte));
             }
-            0x10..0x18 => self.write_data(access.size, value),
+            // No word of it makes room in the ring.
+            0x10..0x18 => return self.write_data(access.size, value),
             // 18h to 1Fh: the second half of a reset, whose line goes back.
             _ => {}
         }
@@ -383,7 +384,6 @@ impl<E: Extension> Dp8390<E> {
                 self.advance_remote(1);
             }
         }
-        self.drive_irq();
         value
     }
 
@@ -425,6 +425,7 @@ impl<E: Extension> Dp8390<E> {
         if let Some(next) = self.state.sending_to.take() {
             self.set_boundary(next);
         }
+        self.drive_irq();
     }
 
     fn set_boundary(&mut self, page: u8) {

@@ -100,11 +100,16 @@ impl<E: Extension> Dp8390<E> {
     }
 
     /// Whether a frame of `len` bytes, without CRC, fits into the ring.
+    ///
+    /// Linux's driver keeps the boundary one page behind what it reads: below the ring, where the chip never meets it, while it reads at the
+    /// start. A wire of 10 Mbit/s does not fill the ring meanwhile, but this cable does; so the boundary then counts as the ring's last page.
     fn fits(&self, len: usize) -> bool {
-        let mut page = self.state.curr;
+        let s = &self.state;
+        let boundary = if s.bnry.wrapping_add(1) == s.pstart { s.pstop.wrapping_sub(1) } else { s.bnry };
+        let mut page = s.curr;
         for _ in 0..(HEADER + len + CRC).div_ceil(256) {
             page = self.next_page(page);
-            if page == self.state.bnry {
+            if page == boundary {
                 return false;
             }
         }

@@ -462,8 +462,7 @@ impl E1000 {
             }
             Register::Rdtr => {
                 r.rdtr = value & 0xffff;
-                if value & FPD != 0 && r.rx_timers != [None; 2] {
-                    r.rx_timers = [None; 2];
+                if ends_timers(value, &mut r.rx_timers) {
                     self.raise(cause::RXT0);
                 }
             }
@@ -480,8 +479,7 @@ impl E1000 {
             }
             Register::Tidv => {
                 r.tidv = value & 0xffff;
-                if value & FPD != 0 && r.tx_timers != [None; 2] {
-                    r.tx_timers = [None; 2];
+                if ends_timers(value, &mut r.tx_timers) {
                     self.raise(cause::TXDW);
                 }
             }
@@ -625,6 +623,11 @@ impl Device for E1000 {
         self.follow_config(cx);
         self.drive(cx.now);
     }
+}
+
+/// Whether a write to RDTR or TIDV ends timers that run.
+fn ends_timers(value: u32, timers: &mut [Option<Instant>; 2]) -> bool {
+    value & FPD != 0 && std::mem::take(timers) != [None; 2]
 }
 
 #[cfg(test)]
