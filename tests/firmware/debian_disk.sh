@@ -17,29 +17,13 @@ cycles=${2:-20}
 emu=${3:-${CARGO_TARGET_DIR:-$root/target}/release/emu}
 image=${EMU_CACHE:-$root/cache}/$arch/debian.img
 folder=$(mktemp -d)
-pid=
-trap '[ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true' EXIT
-
-first_sector=2048
-sectors=$((1536 * 2048))
 # Seconds for any step, on a busy host too.
 patience=1800
-
-die() {
-    echo "debian_disk.sh: $arch: $*" >&2
-    tail -n 20 "$folder/console" >&2 || true
-    exit 1
-}
+. "$root/tests/debian.sh"
 
 make_image() {
-    local tree=$folder/root kernel=linux-image-amd64
-    [ "$arch" = amd64 ] || kernel=linux-image-686-pae
-    debootstrap --arch="$arch" --variant=minbase --include="$kernel,systemd-sysv,udev,e2fsprogs,procps" bookworm "$tree" \
-        >"$folder/debootstrap.log" 2>&1 || { tail "$folder/debootstrap.log" >&2; exit 1; }
-    rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/*
-    echo debian >"$tree/etc/hostname"
-    echo "LABEL=root / ext4 defaults 0 1" >"$tree/etc/fstab"
-    chroot "$tree" chpasswd <<<"root:emu"
+    local tree=$folder/root
+    make_tree "$tree" systemd-sysv,udev,e2fsprogs,procps
 
     # Process 1 of the boots that end in a power failure: records with a growing number go to a file, and a number is printed only
     # once fsync has come back; another process makes, renames and removes files all the time.
@@ -74,63 +58,23 @@ for (my $number = $last + 1;; $number++) {
 SCRIPT
     chmod 755 "$tree/sbin/records"
 
-    mkdir -p "$tree/boot/grub"
-    local linux="linux /vmlinuz root=LABEL=root ro quiet console=tty0 console=ttyS0"
-    printf '%s\n' "set default=0" "set timeout=0" \
-        "menuentry Debian { $linux systemd.show_status=0; initrd /initrd.img }" \
-        "menuentry Records { $linux init=/sbin/records; initrd /initrd.img }" >"$tree/boot/grub/grub.cfg"
-
-    truncate -s $(((first_sector + sectors) * 512)) "$image.part"
-    echo "$first_sector,$sectors,L,*" | sfdisk -q "$image.part"
-    mke2fs -q -t ext4 -L root -d "$tree" -E offset=$((first_sector * 512)) "$image.part" $((sectors / 2))k
-    # As grub-install embeds it: the core image is in the gap after the MBR, where boot.img and diskboot.img look by default.
-    local grub=/usr/lib/grub/i386-pc
-    grub-mkimage -O i386-pc -o "$folder/core.img" -p "(hd0,msdos1)/boot/grub" \
-        biosdisk part_msdos ext2 normal linux echo configfile sleep
-    dd if=$grub/boot.img of="$image.part" bs=440 count=1 conv=notrunc status=none
-    dd if="$folder/core.img" of="$image.part" bs=512 seek=1 conv=notrunc status=none
-    mv "$image.part" "$image"
-    rm -rf "$tree"
+    make_disk "$tree" "$image" Debian=systemd.show_status=0 Records=init=/sbin/records
 }
 
-# start OPTION... - a machine with a copy of the disk: what the serial console says goes to $folder/console, keys come from file 3,
-# commands for the monitor from file 4.
+# start OPTION... - a machine with a copy of the disk; commands for its monitor go to file 4.
 start() {
-    rm -f "$folder"/*.in "$folder"/*.out
-    mkfifo "$folder/console.in" "$folder/monitor.in" "$folder/monitor.out"
-    exec 3<>"$folder/console.in" 4<>"$folder/monitor.in" 5<>"$folder/monitor.out"
-    : >"$folder/console"
-    started=$SECONDS
+    rm -f "$folder"/monitor.*
+    mkfifo "$folder/monitor.in" "$folder/monitor.out"
+    exec 4<>"$folder/monitor.in" 5<>"$folder/monitor.out"
     # The guest's time is what it has executed, so that no host is too busy for its timeouts.
-    "$emu" "$@" -icount shift=1 -m 512 -display none -no-reboot -drive file="$folder/disk.img",format=raw,if=ide,index=0 \
-        -monitor pipe:"$folder/monitor" -serial stdio <"$folder/console.in" >"$folder/console" 2>"$folder/errors" &
-    pid=$!
+    launch "$emu" "$@" -icount shift=1 -m 512 -display none -no-reboot -drive file="$folder/disk.img",format=raw,if=ide,index=0 \
+        -monitor pipe:"$folder/monitor" -serial stdio
 }
-
-# expect TEXT SECONDS - waits until the console has said it.
-expect() {
-    local end=$((SECONDS + $2))
-    until grep -aqF -- "$1" "$folder/console"; do
-        kill -0 "$pid" 2>/dev/null || die "emu ended before '$1': $(cat "$folder/errors")"
-        [ $SECONDS -lt $end ] || die "no '$1' in $2 seconds"
-        sleep 0.2
-    done
-}
-
-type_line() { printf '%s\n' "$1" >&3; }
 
 # power_off - ends the session that is logged in.
 power_off() {
     type_line "systemctl poweroff"
-    for _ in $(seq $((patience * 5))); do
-        if ! kill -0 "$pid" 2>/dev/null; then
-            wait "$pid" || die "emu failed: $(cat "$folder/errors")"
-            pid=
-            return
-        fi
-        sleep 0.2
-    done
-    die "never powered off"
+    finish "$patience"
 }
 
 log_in() {
