@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use emu_tests::initramfs;
+use emu_tests::initramfs::{self, Archive};
 
 /// Compiler options that fix what is measured: no C library, no instructions beyond SSE2, loops as they are written.
 const OPTIONS: &[&str] = &[
@@ -58,34 +58,62 @@ pub struct Built {
     pub initramfs: PathBuf,
 }
 
-/// Compiles the program and packs it, both into `folder`.
+/// Compiles the benchmark of benches/guest and packs it, both into `folder`.
 pub fn build(arch: Arch, folder: &Path) -> Result<Built, String> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&sources)
-        .map_err(|error| format!("{}: {error}", sources.display()))?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
-        .collect();
-    files.sort();
-
-    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let program = folder.join(format!("bench-{}", arch.name()));
-    let output = Command::new("gcc")
-        .args(OPTIONS)
-        .args(arch.options())
-        .arg("-o")
-        .arg(&program)
-        .args(&files)
-        .output()
-        .map_err(|error| format!("gcc, which compiles the guest's program: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("gcc: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
-    }
-
+    compile(arch, &sources("."), &program)?;
     let initramfs = program.with_extension("cpio");
     std::fs::read(&program)
         .and_then(|bytes| initramfs::single_program(&bytes))
         .and_then(|archive| std::fs::write(&initramfs, archive))
         .map_err(|error| format!("{}: {error}", initramfs.display()))?;
     Ok(Built { program, initramfs })
+}
+
+/// An initramfs in `folder` that is `base` with the amd64 program of benches/guest/`name` as `bin/name`.
+pub fn with_program(base: &Path, name: &str, folder: &Path) -> Result<PathBuf, String> {
+    let program = folder.join(name);
+    compile(Arch::Amd64, &sources(name), &program)?;
+    let packed = program.with_extension("cpio");
+    let pack = || {
+        let mut archive = Archive::new();
+        archive.file(&format!("bin/{name}"), 0o755, &std::fs::read(&program)?)?;
+        // The kernel unpacks one archive after the other.
+        let mut bytes = std::fs::read(base)?;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend(archive.finish()?);
+        std::fs::write(&packed, bytes)
+    };
+    pack().map_err(|error: std::io::Error| format!("{}: {error}", packed.display()))?;
+    Ok(packed)
+}
+
+fn sources(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("guest").join(folder)
+}
+
+/// Compiles all C files of `sources` into `program`.
+fn compile(arch: Arch, sources: &Path, program: &Path) -> Result<(), String> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(sources)
+        .map_err(|error| format!("{}: {error}", sources.display()))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
+        .collect();
+    files.sort();
+
+    if let Some(folder) = program.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    let output = Command::new("gcc")
+        .args(OPTIONS)
+        .args(arch.options())
+        .arg("-o")
+        .arg(program)
+        .args(&files)
+        .output()
+        .map_err(|error| format!("gcc, which compiles the guest's program: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("gcc: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(())
 }
