@@ -10,12 +10,20 @@ emu=${EMU:-$root/target/release/emu}
 number=${1:-30}
 folder=$(mktemp -d)
 pids=
+done=
 stop() {
     # shellcheck disable=SC2086  # a list of numbers
     [ -z "$pids" ] || kill $pids 2>/dev/null || true
-    rm -rf "$folder"
+    [ -z "$done" ] || rm -rf "$folder"
 }
 trap stop EXIT INT TERM
+
+# fail GUEST WHAT - shows the end of what the guest has said; everything stays for a closer look.
+fail() {
+    echo "guest $1 $2; its console ($folder/$1.log) ends so:"
+    tail -n 5 "$folder/$1.log"
+    exit 1
+}
 
 now() { date +%s%N; }
 
@@ -46,10 +54,12 @@ for i in $(seq "$number"); do
 done
 for i in $(seq "$number"); do
     until grep -q "WRITTEN\|panic" "$folder/$i.log" 2>/dev/null; do
-        [ $(( ($(now) - begin) / 1000000000 )) -lt 1800 ] || { echo "guest $i is not ready after half an hour"; tail -3 "$folder/$i.log"; exit 1; }
+        [ $(( ($(now) - begin) / 1000000000 )) -lt 1800 ] || fail "$i" "is not ready after half an hour"
         sleep 1
     done
-    grep -q "READ $sum" "$folder/$i.log" || { echo "guest $i has read something else"; exit 1; }
+    ! grep -q panic "$folder/$i.log" || fail "$i" "has panicked"
+    grep -q "READ $sum" "$folder/$i.log" || fail "$i" "has read something else"
+    [ "$i" != 1 ] || echo "the first guest has read and written after $(( ($(now) - begin) / 1000000000 )) s"
 done
 echo "$number guests have read and written after $(( ($(now) - begin) / 1000000000 )) s"
 total=0
@@ -67,3 +77,4 @@ for i in $(seq "$number"); do
     qemu-img check -q "$folder/$i.qcow2" || "$emu" img check "$folder/$i.qcow2"
 done
 echo "all images pass qemu-img check"
+done=yes
