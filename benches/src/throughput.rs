@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use emu_tests::guest::{Guest, GuestError, Machine, cached};
 
@@ -76,11 +76,9 @@ fn sample(guest: &mut Guest, row: &Row) -> Result<Sample, GuestError> {
         return Err(GuestError::new(format!("{}: {outcome}", row.name)));
     }
     let mib = row.bytes as f64 / MIB;
-    Ok(Sample { rate: mib / seconds(begin, end), cost: (after - before) * 1024.0 / mib })
-}
-
-fn seconds(begin: Instant, end: Instant) -> f64 {
-    (end - begin).as_secs_f64()
+    let sample = Sample { rate: mib / (end - begin).as_secs_f64(), cost: (after - before) * 1024.0 / mib };
+    eprintln!("  {}: {:.0} MiB/s, {:.2} s of processor time per GiB", row.name, sample.rate, sample.cost);
+    Ok(sample)
 }
 
 /// Seconds that all threads of `process` have run (proc(5), `utime` and `stime` of `/proc/PID/stat`).
@@ -124,6 +122,7 @@ pub fn table(pairs: &[Pair]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn processor_time_of_this_process_grows() {

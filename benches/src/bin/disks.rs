@@ -14,9 +14,9 @@ use emu_benches::throughput::{self, Case, Pair, Row};
 use emu_tests::guest::{Machine, cached};
 
 /// Bytes of an image, and of what a row with large blocks moves.
-const IMAGE: u64 = 512 << 20;
+const IMAGE: u64 = 256 << 20;
 /// Bytes that a row with small blocks moves.
-const SMALL_ROW: u64 = 64 << 20;
+const SMALL_ROW: u64 = 16 << 20;
 
 #[derive(Parser)]
 #[command(about = "Compares the throughput of emu's disks with QEMU's")]
