@@ -3,12 +3,23 @@
 //! Two clocks exist. [`ClockMode::Realtime`] follows the host's monotonic clock while the machine runs;
 //! [`ClockMode::Icount`] counts retired instructions, `1 << shift` nanoseconds each, so that a run is repeatable bit
 //! for bit given the same inputs. Deliberately absent: any wall-clock date, which enters only through the RTC's base.
+//!
+//! A host that has better things to do keeps the machine's thread from running, for tens of milliseconds at a time when it is crowded. To a
+//! guest that sees time go on meanwhile, its timer has lost ticks: Linux, which counts ten of them when it starts, panics. So real time
+//! that passes between two looks at the clock counts for [`LARGEST_STEP`] at most, and the rest is made up for later, by a clock
+//! that is a little fast while the guest works, and at most twice as fast while it sleeps.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Time-stamp counter ticks in a second of virtual time.
 pub const TSC_HZ: u64 = 1_000_000_000;
+
+/// What virtual time advances at most between two looks at a real-time clock, in nanoseconds, unless the machine sleeps. Looks are much
+/// less than a millisecond apart while its thread runs.
+pub const LARGEST_STEP: u64 = 5_000_000;
+/// While the guest works, what was missed is made up for by this fraction of the time that passes.
+const CATCH_UP: u64 = 8;
 
 /// A point in virtual time, in nanoseconds since power-on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,16 +72,21 @@ pub enum ClockMode {
 #[derive(Debug)]
 pub struct Clock {
     mode: ClockMode,
-    /// Realtime: virtual time at `resumed`. Icount: time skipped while halted.
+    /// Realtime: virtual time when somebody last looked. Icount: time skipped while halted.
     base: u64,
-    resumed: Option<std::time::Instant>,
+    /// Realtime: when somebody last looked, while it runs.
+    looked: Option<std::time::Instant>,
+    /// Realtime: what it still has to make up for.
+    behind: u64,
+    /// Realtime: the machine sleeps until then, so that time may pass unseen.
+    asleep_until: Option<Instant>,
     instructions: u64,
 }
 
 impl Clock {
     /// A stopped clock at [`Instant::ZERO`].
     pub fn new(mode: ClockMode) -> Clock {
-        Clock { mode, base: 0, resumed: None, instructions: 0 }
+        Clock { mode, base: 0, looked: None, behind: 0, asleep_until: None, instructions: 0 }
     }
 
     /// How this clock advances.
@@ -80,32 +96,65 @@ impl Clock {
 
     /// Lets a real-time clock run. A deterministic clock runs with its instructions alone.
     pub fn resume(&mut self) {
-        if self.mode == ClockMode::Realtime && self.resumed.is_none() {
-            self.resumed = Some(std::time::Instant::now());
+        if self.mode == ClockMode::Realtime && self.looked.is_none() {
+            self.looked = Some(std::time::Instant::now());
         }
     }
 
     /// Stops a real-time clock where it is.
     pub fn pause(&mut self) {
-        self.base = self.realtime();
-        self.resumed = None;
+        self.look();
+        self.looked = None;
     }
 
-    fn realtime(&self) -> u64 {
-        self.base + self.resumed.map_or(0, |at| at.elapsed().as_nanos() as u64)
+    /// Real time: lets the time count that has passed since the last look.
+    fn look(&mut self) {
+        if let Some(looked) = &mut self.looked {
+            let now = std::time::Instant::now();
+            let elapsed = now.duration_since(*looked).as_nanos() as u64;
+            *looked = now;
+            self.pass(elapsed);
+        }
+    }
+
+    fn pass(&mut self, elapsed: u64) {
+        let (from, speed_up) = match self.asleep_until {
+            Some(at) => (at.0.max(self.base), elapsed),
+            None => (self.base, elapsed.min(LARGEST_STEP) / CATCH_UP),
+        };
+        let due = self.base.saturating_add(elapsed).saturating_add(self.behind);
+        let wanted = due - self.behind.saturating_sub(speed_up);
+        let now = wanted.min(from.saturating_add(LARGEST_STEP));
+        (self.base, self.behind) = (now, due - now);
+    }
+
+    /// The machine sleeps until `deadline`, or until it is woken, and calls [`Clock::wake`] then. How long it has to sleep.
+    pub fn sleep(&mut self, deadline: Instant) -> Duration {
+        self.asleep_until = Some(deadline);
+        let left = deadline.nanos_since(self.now());
+        Duration::from_nanos(left - self.behind.min(left / 2))
+    }
+
+    /// The machine does not sleep any more.
+    pub fn wake(&mut self) {
+        self.look();
+        self.asleep_until = None;
     }
 
     /// Virtual time when `pending` instructions have retired beyond those already fed to [`Clock::retire`].
     #[inline]
-    pub fn now_after(&self, pending: u64) -> Instant {
+    pub fn now_after(&mut self, pending: u64) -> Instant {
         match self.mode {
-            ClockMode::Realtime => Instant(self.realtime()),
+            ClockMode::Realtime => {
+                self.look();
+                Instant(self.base)
+            }
             ClockMode::Icount { shift } => Instant(self.base + ((self.instructions + pending) << shift)),
         }
     }
 
     /// Virtual time now.
-    pub fn now(&self) -> Instant {
+    pub fn now(&mut self) -> Instant {
         self.now_after(0)
     }
 
@@ -124,11 +173,6 @@ impl Clock {
         if let ClockMode::Icount { .. } = self.mode {
             self.base += deadline.nanos_since(self.now());
         }
-    }
-
-    /// Host time until `deadline`, for sleeping; zero if it has passed.
-    pub fn until(&self, deadline: Instant) -> Duration {
-        Duration::from_nanos(deadline.nanos_since(self.now()))
     }
 }
 
@@ -161,5 +205,28 @@ mod tests {
         clock.skip_to(Instant(500));
         clock.pause();
         assert_eq!(clock.now(), Instant(1000));
+    }
+
+    #[test]
+    fn realtime_clock_that_nobody_could_look_at_makes_up_for_it_without_a_jump() {
+        let mut clock = Clock::new(ClockMode::Realtime);
+        clock.pass(1_000_000);
+        assert_eq!(clock.now(), Instant(1_000_000));
+        // The thread has been kept from running for 45 ms.
+        clock.pass(45_000_000);
+        assert_eq!((clock.base, clock.behind), (6_000_000, 40_000_000));
+        // A little fast while the guest works, ...
+        clock.pass(800_000);
+        assert_eq!((clock.base, clock.behind), (6_900_000, 39_900_000));
+        // ... and twice as fast while it sleeps, which may be as long as it wants.
+        assert_eq!(clock.sleep(Instant(26_900_000)), Duration::from_millis(10));
+        clock.pass(10_000_000);
+        clock.wake();
+        assert_eq!((clock.base, clock.behind), (26_900_000, 29_900_000));
+        // Who sleeps past the deadline does not see that either.
+        assert_eq!(clock.sleep(Instant(126_900_000)), Duration::from_nanos(70_100_000));
+        clock.pass(200_000_000);
+        clock.wake();
+        assert_eq!((clock.base, clock.behind), (131_900_000, 124_900_000));
     }
 }

@@ -23,6 +23,8 @@ const REAL_TIME_QUANTUM: u64 = 32_768;
 const ICOUNT_QUANTUM: u64 = 1 << 20;
 /// The longest sleep. Nothing depends on it.
 const FOREVER: Duration = Duration::from_secs(3600);
+/// The end of virtual time.
+const NEVER: Instant = Instant(u64::MAX);
 
 /// Why a processor has come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -347,16 +349,21 @@ impl<P: Processor, E> Machine<P, E> {
     /// or a notification can wake it.
     fn idle(&mut self) {
         let deadline = self.bus.next_deadline();
-        let wait = deadline.map_or(FOREVER, |at| self.bus.clock(|clock| clock.until(at)));
         match (self.bus.clock(|clock| clock.mode()), deadline) {
-            (ClockMode::Realtime, _) | (_, None) => {
-                self.bus.sleep(wait);
+            (ClockMode::Realtime, _) => {
+                let wait = self.bus.clock(|clock| clock.sleep(deadline.unwrap_or(NEVER)));
+                self.bus.sleep(wait.min(FOREVER));
+                self.bus.clock(|clock| clock.wake());
+            }
+            (ClockMode::Icount { .. }, None) => {
+                self.bus.sleep(FOREVER);
             }
             (ClockMode::Icount { .. }, Some(at)) if !self.options.icount_sleep => {
                 self.bus.clock(|clock| clock.skip_to(at));
             }
             (ClockMode::Icount { .. }, Some(at)) => {
                 let start = std::time::Instant::now();
+                let wait = self.bus.clock(|clock| Duration::from_nanos(at.nanos_since(clock.now())));
                 let notified = self.bus.sleep(wait);
                 self.bus.clock(|clock| {
                     let slept = clock.now().plus_nanos(start.elapsed().as_nanos() as u64);
