@@ -35,6 +35,8 @@ use thiserror::Error;
 pub const SECTOR: u64 = 512;
 /// The longest request, in bytes. Devices break longer transfers up.
 pub const LONGEST: usize = 1 << 20;
+/// Buffers that a disk keeps for its next requests: new memory of a mebibyte costs the host more than copying as much.
+const MOST_SPARES: usize = 4;
 /// Deterministic time: what each request takes at least, in nanoseconds.
 const LATENCY: u64 = 100_000;
 /// Deterministic time: nanoseconds for each byte of data, which makes 100 MB/s.
@@ -519,6 +521,26 @@ impl Media {
     }
 }
 
+/// Buffers of requests that have finished.
+#[derive(Clone, Default)]
+struct Spares(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Spares {
+    /// A buffer of `len` bytes, which hold anything.
+    fn take(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    fn give(&self, buffer: Vec<u8>) {
+        let mut spares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spares.len() < MOST_SPARES && (1..=LONGEST).contains(&buffer.capacity()) {
+            spares.push(buffer);
+        }
+    }
+}
+
 /// A request whose completion the device still wants.
 struct Current {
     sequence: u64,
@@ -531,6 +553,7 @@ struct Current {
 pub struct Disk {
     media: Media,
     results: Receiver<(u64, Option<Completion>)>,
+    spares: Spares,
     deterministic: bool,
     /// The worker waits for the machine to go on.
     stalled: bool,
@@ -568,13 +591,16 @@ impl Disk {
         });
         let gate = Arc::new(Gate::default());
         let deterministic = clock != ClockMode::Realtime;
-        let mut worker = Worker { slot: slot.clone(), gate: gate.clone(), results: sender, image: None };
+        let spares = Spares::default();
+        let mut worker =
+            Worker { slot: slot.clone(), gate: gate.clone(), results: sender, spares: spares.clone(), image: None };
         let started = (!deterministic).then(std::time::Instant::now);
         let work = move || worker.work(&queue, started);
         std::thread::Builder::new().name(format!("disk {name}")).spawn(work)?;
         Ok(Disk {
             media: Media { slot, jobs, gate },
             results,
+            spares,
             deterministic,
             stalled: false,
             sequence: 0,
@@ -664,6 +690,16 @@ impl Disk {
         self.media.slot.lock().info.tray_open
     }
 
+    /// A buffer of `len` bytes for a request's data. They hold anything.
+    pub fn buffer(&self, len: usize) -> Vec<u8> {
+        self.spares.take(len)
+    }
+
+    /// Takes a buffer back, or what a completion has brought, so that the next request need not have new memory.
+    pub fn recycle(&self, buffer: Vec<u8>) {
+        self.spares.give(buffer);
+    }
+
     /// Starts `request`. What is under way is carried out before, and its completion forgotten.
     pub fn submit(&mut self, now: Instant, request: Request) {
         self.cancel();
@@ -743,7 +779,13 @@ impl Disk {
                 None => break Completion::failed(io::ErrorKind::BrokenPipe),
             }
         };
-        self.current.pop_front().map(|current| (current.tag, completion))
+        let Current { tag, request, .. } = self.current.pop_front()?;
+        if let Request::Write { data, .. } = request
+            && let Ok(buffer) = Arc::try_unwrap(data)
+        {
+            self.spares.give(buffer);
+        }
+        Some((tag, completion))
     }
 
     /// What a snapshot keeps.
@@ -772,6 +814,7 @@ struct Worker {
     slot: Shared<Slot>,
     gate: Arc<Gate>,
     results: Sender<(u64, Option<Completion>)>,
+    spares: Spares,
     image: Option<Box<dyn Image>>,
 }
 
@@ -785,6 +828,8 @@ impl Worker {
                         self.wait_for_turn(&request, started);
                     }
                     let completion = self.carry_out(sequence, &request);
+                    // The device is to be the only one who has the data.
+                    drop(request);
                     // The device may be gone.
                     let _ = self.results.send((sequence, Some(completion)));
                     self.notify();
@@ -832,7 +877,7 @@ impl Worker {
         loop {
             let (tries, ended) = self.gate.state();
             let Some(image) = &mut self.image else { return Completion::failed(io::ErrorKind::NotFound) };
-            let completion = perform(image.as_mut(), request.clone());
+            let completion = perform(image.as_mut(), request, &self.spares);
             let Some(error) = &completion.error else { return completion };
             let (name, policy, stop) = {
                 let slot = self.slot.lock();
@@ -867,13 +912,13 @@ impl Worker {
 }
 
 /// Carries a request out. After an error it is tried again sector by sector, to find how far it goes.
-fn perform(image: &mut dyn Image, request: Request) -> Completion {
+fn perform(image: &mut dyn Image, request: &Request, spares: &Spares) -> Completion {
     let end = image.len().next_multiple_of(SECTOR);
     let within = |offset: u64, len: u64| offset.checked_add(len).is_some_and(|e| e <= end);
     let inside = |offset: u64, len: usize| len <= LONGEST && within(offset, len as u64);
-    match request {
+    match *request {
         Request::Read { offset, len } if inside(offset, len) => {
-            let mut data = vec![0; len];
+            let mut data = spares.take(len);
             let mut result = read(image, offset, &mut data);
             let mut done = len;
             if result.is_err() {
@@ -882,11 +927,11 @@ fn perform(image: &mut dyn Image, request: Request) -> Completion {
             }
             Completion { data, done, error: result.err() }
         }
-        Request::Write { offset, data } if inside(offset, data.len()) => {
+        Request::Write { offset, ref data } if inside(offset, data.len()) => {
             if image.is_read_only() {
                 return Completion::failed(io::ErrorKind::ReadOnlyFilesystem);
             }
-            let mut result = image.write_at(offset, &data);
+            let mut result = image.write_at(offset, data);
             let mut done = data.len();
             if result.is_err() {
                 (done, result) = sectors(data.len(), |range| image.write_at(offset + range.start as u64, &data[range]));
@@ -897,7 +942,7 @@ fn perform(image: &mut dyn Image, request: Request) -> Completion {
             if image.is_read_only() {
                 return Completion::failed(io::ErrorKind::ReadOnlyFilesystem);
             }
-            let error = match request {
+            let error = match *request {
                 Request::WriteZeroes { unmap, .. } => image.write_zeroes(offset, len, unmap),
                 _ => image.discard(offset, len),
             };

@@ -203,7 +203,7 @@ impl Block {
         let request = match pending.operation {
             Operation::In => Request::Read { offset, len: n as usize },
             _ => {
-                let mut data = vec![0; n as usize];
+                let mut data = self.disk.buffer(n as usize);
                 pending.chain.read(cx.memory, HEADER + pending.started as usize, &mut data);
                 Request::Write { offset, data: Arc::new(data) }
             }
@@ -343,6 +343,7 @@ impl Block {
                 let data = &completion.data[..completion.data.len().min(room as usize)];
                 pending.chain.write(cx.memory, pending.finished as usize, data);
             }
+            self.disk.recycle(completion.data);
             self.under_way = self.under_way.saturating_sub(part);
             pending.finished += part;
             if pending.parts > 0 || pending.started < pending.len {

@@ -270,7 +270,10 @@ fn random_bus_accesses_never_panic() {
         let base = [lapic::DEFAULT_BASE, ioapic::REGION.base, hpet::REGION.base][(seed >> 40) as usize % 3];
         bus.memory_write(base + (seed >> 20 & 0x3ff), 1 << (seed & 3), seed, 0);
         bus.memory_read(base + (seed >> 20 & 0x3ff), 1 << (seed & 3), 0);
-        bus.clock(|clock| clock.skip_to(Instant(clock.now().0 + (seed >> 50))));
+        bus.clock(|clock| {
+            let now = clock.now();
+            clock.skip_to(now.plus_nanos(seed >> 50));
+        });
         bus.poll();
         bus.take_outcomes();
         bus.acknowledge_interrupt();

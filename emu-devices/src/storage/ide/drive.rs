@@ -6,20 +6,20 @@
 //!            +-> DataOut / DmaOut --block full--> AwaitDisk --------+--> more, or Idle
 //! ```
 //! Sectors are fetched and stored in runs of up to [`RUN`] bytes, so that PIO does not wait for the host at every
-//! sector; an error is still reported at its sector. Deliberately absent: queued commands, security, host protected
+//! sector, and by DMA in the longest that there are; an error is still reported at its sector. Deliberately absent: queued commands, security, host protected
 //! area other than READ NATIVE MAX, tagged and streaming features, 8-bit transfers, READ and WRITE LONG.
 //! The file is long because a drive is one state machine that disks and packet devices share.
 
 use super::bus_master::{BusMaster, Moved};
 use super::identify;
 use super::mmc::{self, Outcome, PacketState, Sense};
-use crate::storage::block::{Completion, Disk, DiskState, Request, SECTOR};
+use crate::storage::block::{Completion, Disk, DiskState, LONGEST, Request, SECTOR};
 use emu_core::clock::Instant;
 use emu_core::mem::GuestMemory;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Bytes that are fetched or stored at once.
+/// Bytes that are fetched or stored at once by PIO.
 pub const RUN: usize = 64 << 10;
 /// The longest block of READ MULTIPLE, in sectors.
 pub const LONGEST_MULTIPLE: u8 = 128;
@@ -617,7 +617,8 @@ impl Drive {
 
     fn run_bytes(&self) -> usize {
         let t = &self.state.transfer;
-        (t.left as usize).min(RUN / t.unit as usize) * t.unit as usize
+        let run = if t.dma { LONGEST } else { RUN };
+        (t.left as usize).min(run / t.unit as usize) * t.unit as usize
     }
 
     /// Has the disk read the next run.
@@ -640,8 +641,7 @@ impl Drive {
     fn gather(&mut self, interrupt: bool, around: &mut Surroundings) {
         let len = self.run_bytes();
         let s = &mut self.state;
-        s.buffer.clear();
-        s.buffer.resize(len, 0);
+        s.buffer = self.disk.buffer(len);
         (s.position, s.block_end) = (0, 0);
         if s.transfer.dma {
             s.phase = Phase::DmaOut;
@@ -712,6 +712,7 @@ impl Drive {
                 Kind::CdRom => self.offer_packet_block(),
             };
         }
+        self.disk.recycle(std::mem::take(&mut s.buffer));
         if s.transfer.failed {
             return self.medium_failed();
         }
@@ -725,7 +726,6 @@ impl Drive {
                 s.phase = Phase::Idle;
                 s.status = DRDY | DSC;
                 s.intrq |= dma;
-                s.buffer = Vec::new();
             }
             Kind::CdRom => self.packet_done(),
         }

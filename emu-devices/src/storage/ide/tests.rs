@@ -163,8 +163,7 @@ fn dma_scatters_over_descriptors_and_sets_the_interrupt_bit() {
     // The drive waits for the bus master.
     assert_eq!((pc.alternate(), pc.rises(), pc.bench.in8(MASTER + 2)), (DRDY | DSC | DRQ, 0, 0));
     pc.bench.out8(MASTER, 0x09);
-    assert_eq!(pc.bench.in8(MASTER + 2), 1);
-    pc.wait();
+    // All of it has come from the disk in one run, so it goes at once.
     assert_eq!((pc.bench.in8(MASTER + 2), pc.rises()), (4, 1));
     assert_eq!(pc.bench.in8(0x1f7), DRDY | DSC);
     let bytes = [pc.memory(0x2000, 0x600), pc.memory(0x1_0000, 0x1_0000), pc.memory(0x4_0000, 0xc200)].concat();
