@@ -113,16 +113,15 @@ fn create_info_check_and_map_print_what_qemu_img_prints() {
         "create -f qcow2 -o compat=0.10 c.qcow2 1M",
         "create -f qcow2 -b a.qcow2 -F qcow2 d.qcow2",
         "create -f raw e.raw 5M",
+        "create -f qcow2 -o preallocation=metadata i.qcow2 1M",
     ] {
         f.same(line, 0);
     }
     f.emu("convert -f raw -O qcow2 data g.qcow2", 0);
-    // QEMU's map also tells of the holes that the host's file has within clusters, ours does not: a file without holes.
-    fs::write(f.0.join("g.qcow2"), f.read("g.qcow2")).unwrap();
     f.emu("create -q -f qcow2 -b g.qcow2 -F qcow2 h.qcow2 4M", 0);
     f.same("check g.qcow2", 0);
     f.same("check e.raw", 63);
-    for file in ["a.qcow2", "b.qcow2", "c.qcow2", "d.qcow2", "g.qcow2", "h.qcow2"] {
+    for file in ["a.qcow2", "b.qcow2", "c.qcow2", "d.qcow2", "g.qcow2", "h.qcow2", "i.qcow2"] {
         f.same(&format!("info -f qcow2 {file}"), 0);
         let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         let mut own = json(&f.emu(&format!("info --output=json {file}"), 0));

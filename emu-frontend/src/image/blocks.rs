@@ -4,7 +4,7 @@
 //! writes the table, so that the file never refers to a block that is not there. Nothing is ever given back.
 
 use crate::image::Format;
-use crate::image::layer::{Extent, ExtentKind, Layer, is_zero};
+use crate::image::layer::{Extent, ExtentKind, Layer, data_in, is_zero};
 use crate::image::storage::Storage;
 use emu_devices::storage::block::Image;
 use std::collections::BTreeSet;
@@ -37,6 +37,9 @@ pub trait Table: Send {
     fn alignment(&self) -> u64 {
         512
     }
+
+    /// Places of blocks are below this; what the table can tell.
+    fn limit(&self) -> u64;
 
     /// Where new blocks go, given the file's length.
     fn end(&self, file_len: u64) -> u64 {
@@ -99,6 +102,9 @@ impl<T: Table> Blocks<T> {
         let prefix = self.table.prefix();
         let (start, data) = (self.end, self.end + prefix.len() as u64);
         let end = data + self.block;
+        if start >= self.table.limit() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         // The rest of the block is a hole behind the end, but for what was there.
         let old = self.file.len();
         if old > start {
@@ -226,11 +232,10 @@ impl<T: Table> Layer for Blocks<T> {
             len += self.block;
             next += 1;
         }
-        let kind = match first {
-            Place::Absent => ExtentKind::Absent,
-            Place::At(at) => ExtentKind::Data { at: Some(at + offset % self.block), compressed: false },
-        };
-        Ok(Extent { len: len.min(max), kind })
+        match first {
+            Place::Absent => Ok(Extent { len: len.min(max), kind: ExtentKind::Absent }),
+            Place::At(at) => data_in(self.file.as_mut(), at + offset % self.block, len.min(max)),
+        }
     }
 
     fn resize(&mut self, _len: u64) -> io::Result<()> {

@@ -4,6 +4,7 @@ use crate::image::Format;
 use crate::image::check::CheckResult;
 use crate::image::qcow2::Qcow2;
 use crate::image::qcow2::check::Fix;
+use crate::image::storage::Storage;
 use emu_devices::storage::block::Image;
 use std::io;
 
@@ -23,7 +24,16 @@ pub enum ExtentKind {
         at: Option<u64>,
         /// It is compressed.
         compressed: bool,
+        /// The host's file has a hole there: it is zeros.
+        hole: bool,
     },
+}
+
+impl ExtentKind {
+    /// Whether it is known to be zeros, as an extent of a whole chain.
+    pub fn is_zeros(self) -> bool {
+        matches!(self, ExtentKind::Absent | ExtentKind::Zero { .. } | ExtentKind::Data { hole: true, .. })
+    }
 }
 
 /// A run of bytes that are all of one kind.
@@ -124,6 +134,15 @@ pub trait Layer: Image {
 
     /// Bytes that the file takes on the host.
     fn allocated(&self) -> u64;
+}
+
+/// Data that is at `at` of `file`, `max` bytes of it at most.
+///
+/// # Errors
+/// The host cannot tell.
+pub fn data_in(file: &mut dyn Storage, at: u64, max: u64) -> io::Result<Extent> {
+    let (data, len) = file.extent(at, max)?;
+    Ok(Extent { len, kind: ExtentKind::Data { at: Some(at), compressed: false, hole: !data } })
 }
 
 /// What keeps `image` and what is below it apart from zeros: an extent of the whole chain, and how deep it lies.

@@ -313,7 +313,7 @@ impl Layer for Luks {
     }
 
     fn extent(&mut self, _offset: u64, max: u64) -> io::Result<Extent> {
-        Ok(Extent { len: max, kind: ExtentKind::Data { at: None, compressed: false } })
+        Ok(Extent { len: max, kind: ExtentKind::Data { at: None, compressed: false, hole: false } })
     }
 
     fn resize(&mut self, len: u64) -> io::Result<()> {

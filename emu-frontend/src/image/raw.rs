@@ -71,7 +71,7 @@ impl Layer for Raw {
         let max = max.min(self.file.len().saturating_sub(offset).max(1));
         let (data, len) = self.file.extent(offset, max)?;
         let kind = match data {
-            true => ExtentKind::Data { at: Some(offset), compressed: false },
+            true => ExtentKind::Data { at: Some(offset), compressed: false, hole: false },
             false => ExtentKind::Zero { at: Some(offset) },
         };
         Ok(Extent { len, kind })

@@ -49,15 +49,23 @@ impl Table for VdiTable {
         Format::Vdi
     }
 
+    /// Entries are numbers of blocks.
+    fn limit(&self) -> u64 {
+        self.data + u64::from(SPECIAL) * BLOCK
+    }
+
     fn end(&self, _file_len: u64) -> u64 {
         self.data + u64::from(self.allocated) * BLOCK
     }
 
     fn write_entries(&mut self, file: &mut dyn Storage, entries: &[(usize, u64)]) -> io::Result<()> {
-        self.allocated += entries.len() as u32;
+        let number = |place: &u64| ((place - self.data) / BLOCK) as u32;
+        // Tried again after an error, it must not count twice.
+        let last = entries.iter().map(|(_, place)| number(place) + 1).max();
+        self.allocated = self.allocated.max(last.unwrap_or(0));
         file.write_at(at::ALLOCATED as u64, &self.allocated.to_le_bytes())?;
         for (index, place) in entries {
-            let number = ((place - self.data) / BLOCK) as u32;
+            let number = number(place);
             file.write_at(self.map + 4 * *index as u64, &number.to_le_bytes())?;
         }
         file.flush()

@@ -127,7 +127,7 @@ impl Header {
     /// Writes it into the other slot, with the next number.
     fn write(&mut self, file: &mut dyn Storage) -> io::Result<()> {
         self.slot = 1 - self.slot;
-        self.sequence += 1;
+        self.sequence = self.sequence.wrapping_add(1);
         let mut b = vec![0; HEADER_LEN];
         put(&mut b, 0, b"head");
         put(&mut b, 8, &self.sequence.to_le_bytes());
@@ -162,7 +162,7 @@ impl Bat {
     fn next_guid(&self) -> Guid {
         let mut guid = self.header.file_write;
         let number = u64::from_le_bytes(guid[..8].try_into().unwrap_or_default());
-        let next = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.header.sequence * 2 + 1);
+        let next = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.header.sequence << 1 | 1);
         put(&mut guid, 0, &next.to_le_bytes());
         guid
     }
@@ -222,6 +222,10 @@ impl Table for Bat {
 
     fn alignment(&self) -> u64 {
         MIB
+    }
+
+    fn limit(&self) -> u64 {
+        1 << 62
     }
 
     fn write_entries(&mut self, file: &mut dyn Storage, entries: &[(usize, u64)]) -> io::Result<()> {
@@ -329,12 +333,8 @@ fn replay(file: &mut dyn Storage, header: &mut Header) -> io::Result<()> {
     if file.is_read_only() {
         return Err(invalid("the VHDX image's log has to be replayed: open it for writing once"));
     }
-    let (offset, len) = (header.log_offset, u64::from(header.log_len));
-    if len > LONGEST_LOG || offset < MIB || offset.checked_add(len).is_none_or(|end| end > file.len()) {
-        return Err(invalid("the VHDX log is impossible"));
-    }
-    let mut log = vec![0; len as usize];
-    read_exact(file, offset, &mut log)?;
+    let mut log = vec![0; header.log_len as usize];
+    read_exact(file, header.log_offset, &mut log)?;
     let sectors = log.len() / SECTOR;
     let entries: Vec<Option<LogEntry>> = (0..sectors).map(|i| LogEntry::read(&log, i, &header.log)).collect();
     // A sequence begins where an entry says that its tail is, and goes on while numbers go up by one.
@@ -357,7 +357,7 @@ fn replay(file: &mut dyn Storage, header: &mut Header) -> io::Result<()> {
                 best = Some((entry.sequence, chain));
                 break;
             }
-            number = Some(next.sequence + 1);
+            number = Some(next.sequence.wrapping_add(1));
             at = (at + next.sectors) % sectors;
         }
     }
@@ -383,13 +383,19 @@ struct LogEntry {
 }
 
 impl LogEntry {
-    /// The entry at a sector of the log, which may go on at the log's beginning.
+    /// The entry at a sector of the log, which may go on at the log's beginning. No other entry begins within it: so all entries
+    /// together are no longer than the log, and neither are their sums.
     fn read(log: &[u8], sector: usize, guid: &Guid) -> Option<LogEntry> {
         let head = &log[sector * SECTOR..][..SECTOR];
         let (len, tail) = (le32(head, 8) as usize, le32(head, 12) as usize);
         let fits = head.starts_with(b"loge") && head[32..48] == *guid && len > 0;
         if !fits || !len.is_multiple_of(SECTOR) || len > log.len() || !tail.is_multiple_of(SECTOR) || tail >= log.len()
         {
+            return None;
+        }
+        let sectors = log.len() / SECTOR;
+        let mut inner = (sector + 1..sector + len / SECTOR).map(|inner| &log[inner % sectors * SECTOR..]);
+        if inner.any(|inner| inner.starts_with(b"loge")) {
             return None;
         }
         let bytes: Vec<u8> = log.iter().cycle().skip(sector * SECTOR).take(len).copied().collect();
@@ -403,6 +409,7 @@ impl LogEntry {
         let descriptors = le32(&self.bytes, 24) as usize;
         let mut data = (64 + 32 * descriptors).next_multiple_of(SECTOR);
         let bounds = file.len().max(le64(&self.bytes, 56)).min(file.len().saturating_add(1 << 30));
+        let mut zeros = 0u64;
         for i in 0..descriptors {
             let descriptor = &self.bytes[64 + 32 * i..][..32];
             let at = le64(descriptor, 16);
@@ -421,7 +428,9 @@ impl LogEntry {
                 }
                 b"zero" => {
                     let len = le64(descriptor, 8);
-                    if at.saturating_add(len) > bounds {
+                    zeros = zeros.saturating_add(len);
+                    // Nothing has to be made zeros twice.
+                    if at.saturating_add(len) > bounds || zeros > bounds {
                         return Err(damaged());
                     }
                     file.write_zeroes(at, len, false)?;
@@ -446,6 +455,14 @@ pub fn open(mut file: Box<dyn Storage>) -> io::Result<Blocks<Bat>> {
     let headers = [Header::read(file.as_mut(), 0), Header::read(file.as_mut(), 1)];
     let newest = headers.into_iter().flatten().max_by_key(|header| header.sequence);
     let mut header = newest.ok_or_else(|| invalid("the VHDX image has no valid header"))?;
+    let (log, log_len) = (header.log_offset, u64::from(header.log_len));
+    let log_fits = log_len <= LONGEST_LOG
+        && log >= MIB
+        && log.is_multiple_of(MIB)
+        && log.checked_add(log_len).is_some_and(|end| end <= file.len());
+    if !log_fits && (header.log != Guid::default() || !file.is_read_only()) {
+        return Err(invalid("the VHDX log is impossible"));
+    }
     replay(file.as_mut(), &mut header)?;
     let (bat_region, metadata_region) = regions(file.as_mut())?;
     let (block, size, sector) = metadata(file.as_mut(), metadata_region)?;
@@ -470,6 +487,25 @@ pub fn open(mut file: Box<dyn Storage>) -> io::Result<Blocks<Bat>> {
         });
     }
     Ok(Blocks::new(file, Bat { header, offset: bat_region.0, chunk, marked: false }, places, block, size))
+}
+
+/// Makes the checksums of headers, region tables and log entries right.
+#[cfg(test)]
+pub fn reseal(bytes: &mut [u8]) {
+    for (at, len) in
+        HEADERS.map(|at| (at, HEADER_LEN)).into_iter().chain(REGION_TABLES.map(|at| (at, REGION_TABLE_LEN)))
+    {
+        if let Some(structure) = bytes.get_mut(at as usize..at as usize + len) {
+            seal(structure);
+        }
+    }
+    let log = LOG as usize..(LOG as usize + LOG_LEN as usize).min(bytes.len());
+    for sector in log.step_by(SECTOR) {
+        if bytes[sector..].starts_with(b"loge") && bytes.len() >= sector + SECTOR {
+            let len = (le32(bytes, sector + 8) as usize).min(bytes.len() - sector).max(8);
+            seal(&mut bytes[sector..sector + len]);
+        }
+    }
 }
 
 /// Writes an empty image of `size` bytes. `unique`: random bytes, of which identifiers are made.
@@ -558,6 +594,73 @@ mod tests {
     fn checksum_is_crc32c() {
         // RFC 3720 B.4: 32 bytes of zeros.
         assert_eq!(checksum(&[0; 32]), 0x8a91_36aa);
+    }
+
+    /// An image whose log has `entries`, each in a sector of its own from the log's beginning.
+    fn with_log(entries: &[Vec<u8>]) -> MemoryStorage {
+        let mut file = MemoryStorage::default();
+        create(&mut file, 40 << 20, [9; 32]).unwrap();
+        let mut header = Header::read(&mut file, 1).unwrap();
+        header.log = [5; 16];
+        header.write(&mut file).unwrap();
+        for (i, entry) in entries.iter().enumerate() {
+            file.write_at(LOG + (i * SECTOR) as u64, entry).unwrap();
+        }
+        file
+    }
+
+    fn refusal(file: &MemoryStorage) -> String {
+        open(Box::new(file.clone())).err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn log_entries_within_each_other_are_none() {
+        // Each goes from its sector to the end of the log, and each has the right checksum.
+        let sectors = LOG_LEN as usize / SECTOR;
+        let mut log = vec![0; LOG_LEN as usize];
+        for sector in (0..sectors).rev() {
+            let entry = &mut log[sector * SECTOR..];
+            let len = entry.len() as u32;
+            put(entry, 0, b"loge");
+            put(entry, 8, &len.to_le_bytes());
+            put(entry, 12, &((sector * SECTOR) as u32).to_le_bytes());
+            put(entry, 16, &1u64.to_le_bytes());
+            put(entry, 32, &[5; 16]);
+            seal(entry);
+        }
+        let entries = |log: &[u8]| (0..sectors).filter_map(|i| LogEntry::read(log, i, &[5; 16])).count();
+        assert_eq!(entries(&log), 1);
+    }
+
+    #[test]
+    fn log_that_makes_more_zeros_than_there_is_room_for_is_damaged() {
+        let mut entry = log_entry(&[5; 16], 4 << 20, &[]);
+        entry.resize(SECTOR * 2, 0);
+        put(&mut entry, 8, &(2 * SECTOR as u32).to_le_bytes());
+        put(&mut entry, 24, &100u32.to_le_bytes());
+        for i in 0..100 {
+            put(&mut entry, 64 + 32 * i, b"zero");
+            put(&mut entry, 64 + 32 * i + 8, &MIB.to_le_bytes());
+            put(&mut entry, 64 + 32 * i + 16, &(3 * MIB).to_le_bytes());
+        }
+        seal(&mut entry);
+        assert_eq!(refusal(&with_log(&[entry])), "a VHDX log entry is damaged");
+    }
+
+    #[test]
+    fn log_that_is_nowhere_is_refused_and_numbers_go_round() {
+        for (offset, sequence) in [(u64::MAX - 4095, 7), (1, 7), (LOG, u64::MAX)] {
+            let mut file = MemoryStorage::default();
+            create(&mut file, 40 << 20, [9; 32]).unwrap();
+            let mut header = Header::read(&mut file, 1).unwrap();
+            (header.log_offset, header.sequence) = (offset, sequence - 1);
+            header.write(&mut file).unwrap();
+            let opened = open(Box::new(file));
+            assert_eq!(opened.is_ok(), offset == LOG);
+            let Ok(mut image) = opened else { continue };
+            image.write_at(0, &[1; 512]).unwrap();
+            image.flush().unwrap();
+        }
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl Table for GrainTables {
         Format::Vmdk
     }
 
+    /// Entries are numbers of sectors.
+    fn limit(&self) -> u64 {
+        SECTOR << 32
+    }
+
     fn write_entries(&mut self, file: &mut dyn Storage, entries: &[(usize, u64)]) -> io::Result<()> {
         for (index, place) in entries {
             let sector = ((place / SECTOR) as u32).to_le_bytes();
@@ -117,8 +122,8 @@ fn read_directory(file: &mut dyn Storage, sector: u64, tables: u64) -> io::Resul
     Ok(bytes.chunks_exact(4).map(|b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])) * SECTOR).collect())
 }
 
-/// Opens a sparse extent.
-fn open_sparse(mut file: Box<dyn Storage>) -> io::Result<Box<dyn Layer>> {
+/// Opens a sparse extent, which may have `most` grains.
+fn open_sparse(mut file: Box<dyn Storage>, most: u64) -> io::Result<Box<dyn Layer>> {
     let mut header = Header::read(file.as_mut(), 0)?;
     if header.directory == u64::MAX {
         // A stream has its directory behind it: footer marker, footer, end marker.
@@ -126,6 +131,9 @@ fn open_sparse(mut file: Box<dyn Storage>) -> io::Result<Box<dyn Layer>> {
         header = Header::read(file.as_mut(), at)?;
     }
     let grains = header.capacity.div_ceil(header.grain);
+    if grains > most {
+        return Err(invalid("the VMDK image is too large"));
+    }
     let tables = grains.div_ceil(TABLE_ENTRIES);
     let directory = read_directory(file.as_mut(), header.directory, tables)?;
     let copies = match header.flags & flag::REDUNDANT {
@@ -158,6 +166,10 @@ fn open_sparse(mut file: Box<dyn Storage>) -> io::Result<Box<dyn Layer>> {
     }
     if directory.contains(&0) && !file.is_read_only() {
         return Err(invalid("VMDK images whose grain tables are not all there can be read only"));
+    }
+    let table_fits = |table: &u64| *table == 0 || *table + TABLE_ENTRIES * 4 <= len;
+    if !copies.iter().all(table_fits) {
+        return Err(invalid("a VMDK grain table lies beyond the end of the file"));
     }
     let image = Blocks::new(file, GrainTables { tables: directory, copies }, places, block, size);
     Ok(Box::new(image))
@@ -239,7 +251,7 @@ impl Layer for Stream {
     fn extent(&mut self, offset: u64, max: u64) -> io::Result<Extent> {
         let len = (self.block - offset % self.block).min(max);
         let kind = match self.places.get((offset / self.block) as usize) {
-            Some(Place::At(_)) => ExtentKind::Data { at: None, compressed: true },
+            Some(Place::At(_)) => ExtentKind::Data { at: None, compressed: true, hole: false },
             _ => ExtentKind::Absent,
         };
         Ok(Extent { len, kind })
@@ -337,7 +349,7 @@ pub fn open(mut file: Box<dyn Storage>, sibling: Sibling) -> io::Result<Box<dyn 
             // Only for what lies below: this file is the extent.
             parse_descriptor(text.trim_end_matches('\0'))?;
         }
-        return open_sparse(file);
+        return open_sparse(file, MOST_ENTRIES);
     }
     if file.len() > LONGEST_DESCRIPTOR {
         return Err(invalid("Image is not in VMDK format"));
@@ -350,6 +362,8 @@ pub fn open(mut file: Box<dyn Storage>, sibling: Sibling) -> io::Result<Box<dyn 
     }
     let mut parts = Vec::new();
     let mut start = 0u64;
+    // All extents together have no more than one may have.
+    let mut most = MOST_ENTRIES;
     for line in parse_descriptor(&text)? {
         let len = line.sectors * SECTOR;
         let source = match line.kind {
@@ -361,7 +375,11 @@ pub fn open(mut file: Box<dyn Storage>, sibling: Sibling) -> io::Result<Box<dyn 
                 let file = sibling(&line.file).map_err(|e| invalid(format!("extent '{}': {e}", line.file)))?;
                 match kind {
                     ExtentType::Flat => Source::Flat(file, line.offset * SECTOR),
-                    _ => Source::Sparse(open_sparse(file)?),
+                    _ => {
+                        let image = open_sparse(file, most)?;
+                        most -= image.len().div_ceil(image.cluster_size()).min(most);
+                        Source::Sparse(image)
+                    }
                 }
             }
         };
@@ -476,18 +494,14 @@ impl Layer for Extents {
                 // Offsets in several files mean nothing together.
                 let Extent { len, kind } = image.extent(within, max)?;
                 let kind = match kind {
-                    ExtentKind::Data { compressed, .. } => ExtentKind::Data { at: None, compressed },
+                    ExtentKind::Data { compressed, hole, .. } => ExtentKind::Data { at: None, compressed, hole },
                     other => other,
                 };
                 Ok(Extent { len, kind })
             }
             Source::Flat(file, base) => {
                 let (data, len) = file.extent(*base + within, max)?;
-                let kind = match data {
-                    true => ExtentKind::Data { at: None, compressed: false },
-                    false => ExtentKind::Zero { at: None },
-                };
-                Ok(Extent { len, kind })
+                Ok(Extent { len, kind: ExtentKind::Data { at: None, compressed: false, hole: !data } })
             }
         }
     }
@@ -561,6 +575,22 @@ pub fn create(file: &mut dyn Storage, size: u64, name: &str, cid: u32) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extents_are_not_larger_together_than_one_may_be() {
+        let mut extent = crate::image::storage::MemoryStorage::default();
+        create(&mut extent, 40 << 30, "x", 1).unwrap();
+        extent.set_read_only();
+        let capacity = (40u64 << 30) / SECTOR;
+        let open_many = |count: usize| {
+            let lines = format!("RW {capacity} SPARSE \"x\"\n").repeat(count);
+            let file =
+                crate::image::storage::MemoryStorage::new(format!("# Disk DescriptorFile\n{lines}").into_bytes());
+            open(Box::new(file), &|_| Ok(Box::new(extent.clone())))
+        };
+        assert_eq!(open_many(2).unwrap().len(), 80 << 30);
+        assert_eq!(open_many(2000).err().unwrap().to_string(), "the VMDK image is too large");
+    }
 
     #[test]
     fn descriptor_lines_are_read_and_foreign_files_refused() {

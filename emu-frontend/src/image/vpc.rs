@@ -8,7 +8,7 @@
 //! Deliberately absent: differencing images. The bitmaps of new blocks say that all their sectors are there.
 
 use crate::image::blocks::{Blocks, MOST_ENTRIES, Place, Table};
-use crate::image::layer::{Extent, ExtentKind, Layer};
+use crate::image::layer::{Extent, Layer, data_in};
 use crate::image::storage::{Storage, read_exact};
 use crate::image::{Format, invalid};
 use emu_devices::storage::block::Image;
@@ -59,6 +59,8 @@ pub struct VpcTable {
     table: u64,
     footer: [u8; 512],
     bitmap: usize,
+    /// The file ends with its footer, as it should.
+    closed: bool,
 }
 
 impl Table for VpcTable {
@@ -70,9 +72,14 @@ impl Table for VpcTable {
         vec![0xff; self.bitmap]
     }
 
+    /// Entries are numbers of sectors.
+    fn limit(&self) -> u64 {
+        u64::from(UNUSED) * 512
+    }
+
     /// Where the footer is now.
     fn end(&self, file_len: u64) -> u64 {
-        file_len.saturating_sub(512)
+        if self.closed { file_len.saturating_sub(512) } else { file_len }
     }
 
     fn close(&mut self, file: &mut dyn Storage, end: u64) -> io::Result<()> {
@@ -158,7 +165,22 @@ fn open_dynamic(mut file: Box<dyn Storage>, footer: [u8; 512], size: u64) -> io:
             }
         });
     }
-    Ok(Box::new(Blocks::new(file, VpcTable { table, footer, bitmap }, places, block, size)))
+    let mut last = [0; 512];
+    let len = file.len();
+    let closed = read_exact(file.as_mut(), len - 512, &mut last).is_ok() && last.starts_with(COOKIE);
+    Ok(Box::new(Blocks::new(file, VpcTable { table, footer, bitmap, closed }, places, block, size)))
+}
+
+/// Makes the checksums of footer and header right.
+#[cfg(test)]
+pub fn reseal(bytes: &mut [u8]) {
+    let end = bytes.len().saturating_sub(512);
+    for (at, len, own) in [(0, 512, at::CHECKSUM), (end, 512, at::CHECKSUM), (512, 1024, 36)] {
+        if let Some(structure) = bytes.get_mut(at..at + len) {
+            let sum = checksum(structure, own);
+            structure[own..own + 4].copy_from_slice(&sum.to_be_bytes());
+        }
+    }
 }
 
 /// A fixed image: a raw one with a footer.
@@ -201,12 +223,7 @@ impl Layer for Fixed {
         Format::Vpc
     }
     fn extent(&mut self, offset: u64, max: u64) -> io::Result<Extent> {
-        let (data, len) = self.file.extent(offset, max.min(self.len.saturating_sub(offset).max(1)))?;
-        let at = Some(offset);
-        Ok(Extent {
-            len,
-            kind: if data { ExtentKind::Data { at, compressed: false } } else { ExtentKind::Zero { at } },
-        })
+        data_in(self.file.as_mut(), offset, max.min(self.len.saturating_sub(offset).max(1)))
     }
     fn resize(&mut self, _len: u64) -> io::Result<()> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "Image format driver does not support resize"))

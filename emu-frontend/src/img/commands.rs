@@ -268,7 +268,7 @@ fn compare_images(a: &CompareArguments) -> Outcome {
             let len = image.len();
             if at < len {
                 let (extent, _) = extent_in_chain(image.as_mut(), at, len - at)?;
-                both_zero &= !matches!(extent.kind, ExtentKind::Data { .. });
+                both_zero &= extent.kind.is_zeros();
                 zeros = zeros.min(extent.len);
             }
         }

@@ -4,7 +4,7 @@ use super::create::NewImage;
 use super::output::{Progress, size};
 use super::{Failure, How, Opening, Outcome, cache, format};
 use crate::image::Format;
-use crate::image::layer::{ExtentKind, Layer, extent_in_chain, is_zero, read_padded};
+use crate::image::layer::{Layer, extent_in_chain, is_zero, read_padded};
 
 /// Bytes that are copied at once, but for compressed clusters.
 const STEP: u64 = 1 << 20;
@@ -139,7 +139,7 @@ fn copy(
         let n = (padded - at).min(step - at % step);
         if at < len {
             let (extent, _) = extent_in_chain(source, at, (len - at).min(1 << 40))?;
-            let skippable = matches!(extent.kind, ExtentKind::Absent | ExtentKind::Zero { .. });
+            let skippable = extent.kind.is_zeros();
             if skippable && sparse > 0 && !has_backing {
                 let whole = if a.compress { extent.len - extent.len % cluster } else { extent.len };
                 let whole = if at + extent.len >= len { padded - at } else { whole };

@@ -182,11 +182,11 @@ impl NewImage {
             Format::Qcow2 => {
                 let o = self.qcow2()?;
                 let compression = if o.compression == Compression::Zstd { "zstd" } else { "zlib" };
-                let _ = write!(
-                    line,
-                    " cluster_size={} extended_l2=off compression_type={compression} size={}",
-                    o.cluster_size, o.size
-                );
+                let _ = write!(line, " cluster_size={} extended_l2=off", o.cluster_size);
+                if let Some(preallocation) = self.get("preallocation") {
+                    let _ = write!(line, " preallocation={preallocation}");
+                }
+                let _ = write!(line, " compression_type={compression} size={}", o.size);
                 if let Some(compat) = self.get("compat") {
                     let _ = write!(line, " compat={compat}");
                 }

@@ -39,9 +39,10 @@ impl Run {
     /// Whether `next`, which begins where this one ends, is the same.
     fn goes_on(&self, next: &Run) -> bool {
         let same = match (self.kind, next.kind) {
-            (ExtentKind::Data { at: a, compressed: c }, ExtentKind::Data { at: b, compressed: d }) => {
-                c == d && continues(a, self.len, b)
-            }
+            (
+                ExtentKind::Data { at: a, compressed: c, hole: e },
+                ExtentKind::Data { at: b, compressed: d, hole: f },
+            ) => (c, e) == (d, f) && continues(a, self.len, b),
             (ExtentKind::Zero { at: a }, ExtentKind::Zero { at: b }) => continues(a, self.len, b),
             (ExtentKind::Absent, ExtentKind::Absent) => true,
             _ => false,
@@ -128,7 +129,7 @@ fn json(run: &Run) -> String {
     let (present, zero, data) = match run.kind {
         ExtentKind::Absent => (false, true, false),
         ExtentKind::Zero { .. } => (true, true, false),
-        ExtentKind::Data { .. } => (true, false, true),
+        ExtentKind::Data { hole, .. } => (true, hole, true),
     };
     let compressed = matches!(run.kind, ExtentKind::Data { compressed: true, .. });
     let mut text = format!(
@@ -148,6 +149,7 @@ fn hexadecimal(n: u64) -> String {
 
 fn human(run: &Run, names: &[String]) -> Result<String, Failure> {
     match run.kind {
+        ExtentKind::Data { hole: true, .. } => Ok(String::new()),
         ExtentKind::Data { at: Some(at), .. } => {
             let name = names.get(run.depth).map_or("", String::as_str);
             let [start, len, at] = [run.start, run.len, at].map(hexadecimal);

@@ -225,7 +225,7 @@ impl Header {
         let (backing_offset, backing_size) = (be64(fixed, 8), be32(fixed, 16));
         let mut end = cluster.min(file.len());
         if backing_offset != 0 {
-            if backing_size > LONGEST_BACKING_NAME || backing_offset > cluster - u64::from(backing_size) {
+            if backing_size > LONGEST_BACKING_NAME || backing_offset.saturating_add(backing_size.into()) > cluster {
                 return Err(invalid("Backing file name too long"));
             }
             end = end.min(backing_offset);

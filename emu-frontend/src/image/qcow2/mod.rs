@@ -26,7 +26,7 @@ mod write;
 
 use crate::image::check::CheckResult;
 use crate::image::cipher::SectorCipher;
-use crate::image::layer::{Extent, ExtentKind, Layer, read_padded};
+use crate::image::layer::{Extent, ExtentKind, Layer, data_in, read_padded};
 use crate::image::storage::{Storage, read_exact};
 use crate::image::{Format, invalid, luks};
 use emu_devices::storage::block::Image;
@@ -111,6 +111,11 @@ impl Qcow2 {
     }
 
     fn prepare_for_writing(&mut self) -> io::Result<()> {
+        // The search for a free cluster goes through all blocks: that there are as many as the file has room for bounds it.
+        let mut blocks = HashSet::new();
+        if !self.refcounts.table().iter().filter(|offset| **offset != 0).all(|offset| blocks.insert(*offset)) {
+            return Err(self.found_corrupt("a refcount block counts two ranges of clusters"));
+        }
         if self.header.incompatible & incompatible::DIRTY != 0 {
             self.check_structures(check::Fix::All)?;
             self.set_incompatible(incompatible::DIRTY, false)?;
@@ -151,8 +156,8 @@ impl Qcow2 {
         };
         let file = &mut self.file;
         let unlocked = luks::unlock(
-            |at, bytes| match at.checked_add(bytes.len() as u64) {
-                Some(end) if end <= len => read_exact(file.as_mut(), offset + at, bytes),
+            |at, bytes| match (at.checked_add(bytes.len() as u64), offset.checked_add(at)) {
+                (Some(end), Some(at)) if end <= len => read_exact(file.as_mut(), at, bytes),
                 _ => Err(invalid("the encryption header is damaged")),
             },
             secret,
@@ -393,12 +398,12 @@ impl Layer for Qcow2 {
     fn extent(&mut self, offset: u64, max: u64) -> io::Result<Extent> {
         let max = max.min(self.len().saturating_sub(offset).max(1));
         let (cluster, len) = self.map(offset, max)?;
-        let encrypted = self.cipher.is_some();
         let kind = match cluster {
             Cluster::Unallocated => ExtentKind::Absent,
             Cluster::Zero(at) => ExtentKind::Zero { at },
-            Cluster::Normal(at) => ExtentKind::Data { at: (!encrypted).then_some(at), compressed: false },
-            Cluster::Compressed { .. } => ExtentKind::Data { at: None, compressed: true },
+            Cluster::Normal(at) if self.cipher.is_none() => return data_in(self.file.as_mut(), at, len),
+            Cluster::Normal(_) => ExtentKind::Data { at: None, compressed: false, hole: false },
+            Cluster::Compressed { .. } => ExtentKind::Data { at: None, compressed: true, hole: false },
         };
         Ok(Extent { len, kind })
     }

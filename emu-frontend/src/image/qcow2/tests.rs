@@ -412,6 +412,30 @@ fn data_over_the_images_own_structures_is_refused_and_marks_the_image() {
 }
 
 #[test]
+fn refcount_block_that_is_named_again_and_again_is_refused() {
+    let file = new_image(&Options { size: 1 << 20, cluster_size: 4096, ..Options::default() });
+    let mut bytes = file.bytes();
+    let table = u64::from_be_bytes(bytes[48..56].try_into().unwrap()) as usize;
+    let block: [u8; 8] = bytes[table..table + 8].try_into().unwrap();
+    bytes[table + 8..table + 16].copy_from_slice(&block);
+    let hostile = MemoryStorage::new(bytes);
+    let error = Qcow2::open(Box::new(hostile.clone()), Dirty::Repair).err().unwrap().to_string();
+    assert!(error.contains("counts two ranges"), "{error}");
+    let mut reader = hostile;
+    reader.set_read_only();
+    assert!(Qcow2::open(Box::new(reader), Dirty::Repair).is_ok());
+}
+
+#[test]
+fn backing_name_that_is_longer_than_a_cluster_is_refused() {
+    let file = new_image(&Options { size: 1 << 20, cluster_size: 512, ..Options::default() });
+    let mut bytes = file.bytes();
+    bytes[8..16].copy_from_slice(&u64::MAX.to_be_bytes());
+    bytes[16..20].copy_from_slice(&1000u32.to_be_bytes());
+    assert!(Qcow2::open(Box::new(MemoryStorage::new(bytes)), Dirty::Repair).is_err());
+}
+
+#[test]
 fn hostile_images_are_refused_or_fail_in_bounded_time() {
     let file = new_image(&Options { size: 1 << 20, cluster_size: 4096, ..Options::default() });
     let mut model = vec![0; 1 << 20];
@@ -439,6 +463,11 @@ fn hostile_images_are_refused_or_fail_in_bounded_time() {
                 1 => 0,
                 _ => random.u8(..),
             };
+            // Large numbers, wherever a field may begin.
+            if random.u32(0..4) == 0 {
+                let value = [u64::MAX, u64::MAX >> 1, 1 << 63, 1 << 56, u64::MAX << 12][random.usize(..5)];
+                bytes[place & !7..(place & !7) + 8].copy_from_slice(&value.to_be_bytes());
+            }
         }
         if random.u32(0..8) == 0 {
             bytes.truncate(random.usize(..bytes.len()));
