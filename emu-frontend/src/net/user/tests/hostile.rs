@@ -1,4 +1,5 @@
-//! A guest that sends nonsense: real frames of all protocols, damaged at random, in a bounded time and without a panic.
+//! A guest that sends nonsense: real frames of all protocols, damaged at random, and noise; and one that opens more than anybody may have.
+//! Neither makes the network stop, fail, or hold more memory or sockets than it has bounds for.
 
 use super::*;
 
@@ -45,20 +46,30 @@ fn samples() -> Vec<Vec<u8>> {
         outlet::tcp_checksum(&mut segment, Ipv4Addr::new(10, 0, 2, 15).into(), gateway.into());
         frames.push(ipv4_frame(6, gateway, 0, &segment));
     }
+    let from: Ipv6Addr = "fec0::15".parse().unwrap();
+    let to: Ipv6Addr = "fec0::2".parse().unwrap();
+    let ipv6_frame = |protocol: u8, payload: &[u8]| {
+        let mut frame = vec![0x52, 0x55, 10, 0, 2, 2];
+        frame.extend(GUEST_MAC.0);
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, payload.len() as u8, protocol, 255]);
+        frame.extend(from.octets());
+        frame.extend(to.octets());
+        frame.extend(payload);
+        frame
+    };
+    let mut question = vec![0; 8 + 29];
+    let text = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03emu\x07example\0\0\x01\0\x01";
+    outlet::udp_datagram(&mut question, SocketAddr::new(from.into(), 68), SocketAddr::new(to.into(), 53), text);
+    frames.push(ipv6_frame(17, &question));
+    let mut opening = vec![0x90, 1, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 1, 0, 0, 0, 0, 0];
+    outlet::tcp_checksum(&mut opening, from.into(), to.into());
+    frames.push(ipv6_frame(6, &opening));
     for kind in [128u8, 133, 135, 136] {
-        let from: Ipv6Addr = "fec0::15".parse().unwrap();
-        let to: Ipv6Addr = "fec0::2".parse().unwrap();
         let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
         message.extend(to.octets());
         message.extend([1, 1, 2, 3, 4, 5, 6, 7]);
         smoltcp::wire::Icmpv6Packet::new_unchecked(&mut message[..]).fill_checksum(&from, &to);
-        let mut frame = vec![0x52, 0x55, 10, 0, 2, 2];
-        frame.extend(GUEST_MAC.0);
-        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, message.len() as u8, 58, 255]);
-        frame.extend(from.octets());
-        frame.extend(to.octets());
-        frame.extend(message);
-        frames.push(frame);
+        frames.push(ipv6_frame(58, &message));
     }
     frames
 }
@@ -66,22 +77,32 @@ fn samples() -> Vec<Vec<u8>> {
 /// Makes the checksums of a damaged frame right again, as far as it is still a packet: what checksums find gets no further.
 fn mend(frame: &mut [u8]) {
     let Some(bytes) = frame.get_mut(14..) else { return };
-    if Ipv4Packet::new_checked(&*bytes).is_err() {
-        return;
+    if Ipv4Packet::new_checked(&*bytes).is_ok() {
+        let mut packet = Ipv4Packet::new_unchecked(bytes);
+        packet.fill_checksum();
+        let (from, to, protocol) = (packet.src_addr(), packet.dst_addr(), packet.next_header());
+        mend_payload(protocol, from.into(), to.into(), packet.payload_mut());
+    } else if Ipv6Packet::new_checked(&*bytes).is_ok() {
+        let mut packet = Ipv6Packet::new_unchecked(bytes);
+        let (from, to, protocol) = (packet.src_addr(), packet.dst_addr(), packet.next_header());
+        mend_payload(protocol, from.into(), to.into(), packet.payload_mut());
     }
-    let mut packet = Ipv4Packet::new_unchecked(bytes);
-    packet.fill_checksum();
-    let (from, to) = (IpAddress::from(packet.src_addr()), IpAddress::from(packet.dst_addr()));
-    let protocol = packet.next_header();
-    let payload = packet.payload_mut();
-    match protocol {
-        IpProtocol::Udp if UdpPacket::new_checked(&*payload).is_ok() => {
+}
+
+fn mend_payload(protocol: IpProtocol, from: IpAddress, to: IpAddress, payload: &mut [u8]) {
+    match (protocol, from, to) {
+        (IpProtocol::Udp, ..) if UdpPacket::new_checked(&*payload).is_ok() => {
             UdpPacket::new_unchecked(payload).fill_checksum(&from, &to)
         }
-        IpProtocol::Tcp if payload.len() >= 20 => {
+        (IpProtocol::Tcp, ..) if payload.len() >= 20 => {
             smoltcp::wire::TcpPacket::new_unchecked(payload).fill_checksum(&from, &to)
         }
-        IpProtocol::Icmp if payload.len() >= 8 => smoltcp::wire::Icmpv4Packet::new_unchecked(payload).fill_checksum(),
+        (IpProtocol::Icmp, ..) if payload.len() >= 8 => {
+            smoltcp::wire::Icmpv4Packet::new_unchecked(payload).fill_checksum()
+        }
+        (IpProtocol::Icmpv6, IpAddress::Ipv6(from), IpAddress::Ipv6(to)) if payload.len() >= 8 => {
+            smoltcp::wire::Icmpv6Packet::new_unchecked(payload).fill_checksum(&from, &to)
+        }
         _ => {}
     }
 }
@@ -107,10 +128,17 @@ fn damaged_frames_of_all_protocols_neither_stop_nor_fill_the_network() {
     let frames = samples();
     let mut random = fastrand::Rng::with_seed(0x5eed);
     let (start, mut sent) = (Instant::now(), 0u64);
+    let before = (open_files(), resident());
     let mut probe = Probe { number: 0 };
     while start.elapsed() < DURATION {
         for _ in 0..BURST {
             let mut frame = random.choice(&frames).unwrap().clone();
+            if random.u8(..) < 8 {
+                // Not even a frame, but for its addresses and perhaps its type.
+                frame.resize(random.usize(14..1514), 0);
+                let kept = random.usize(12..=14);
+                random.fill(&mut frame[kept..]);
+            }
             for _ in 0..random.usize(0..6) {
                 match random.u8(0..5) {
                     0 => frame.truncate(random.usize(14..=frame.len())),
@@ -144,6 +172,51 @@ fn damaged_frames_of_all_protocols_neither_stop_nor_fill_the_network() {
     assert!(sent > 10_000, "{sent}");
     let connections = handle.show().lines().count();
     assert!(connections < 1000, "{connections}");
+    assert_bounded(before);
+}
+
+#[test]
+fn more_flows_than_anybody_may_have_take_each_others_places() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = SocketAddr::new(Ipv4Addr::new(10, 0, 2, 2).into(), server.local_addr().unwrap().port());
+    let (mut near, handle) = start(config());
+    let before = (open_files(), resident());
+    let (mut answer, mut probe) = (Vec::new(), Probe { number: 0 });
+    for number in 0..20_000u32 {
+        // Addresses that the guest has not, and all of their ports.
+        let from = Ipv4Addr::new(10, 0, 2, 15 + (number / 200) as u8);
+        let mut bytes = [0; 8 + 4];
+        outlet::udp_datagram(&mut bytes, SocketAddr::new(from.into(), 1024 + number as u16), to, b"more");
+        let mut frame = ipv4_frame(17, Ipv4Addr::new(10, 0, 2, 2), 0, &bytes);
+        frame[26..30].copy_from_slice(&from.octets());
+        Ipv4Packet::new_unchecked(&mut frame[14..]).fill_checksum();
+        near.send(&frame);
+        while near.receive(&mut answer) {}
+        if number % 500 == 0 {
+            probe.next(&mut near);
+        }
+    }
+    probe.next(&mut near);
+    let flows = handle.show().lines().count();
+    assert!((100..2000).contains(&flows), "{flows}");
+    assert_bounded(before);
+}
+
+/// Files that this process has open.
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Bytes of memory that this process has.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+}
+
+/// Since `before`, this process has got no more files and memory than one network, and what other tests do meanwhile, may need.
+fn assert_bounded(before: (usize, usize)) {
+    let now = (open_files(), resident());
+    assert!(now.0 < before.0 + 1500 && now.1 < before.1 + (256 << 20), "{before:?} {now:?}");
 }
 
 /// Pings with numbers of their own, so that answers to damaged ones are not taken for theirs.
