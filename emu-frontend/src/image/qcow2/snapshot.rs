@@ -50,6 +50,16 @@ impl Qcow2 {
     /// # Errors
     /// Their table is damaged.
     pub fn snapshots(&mut self) -> io::Result<Vec<Snapshot>> {
+        self.read_snapshots().map(|(list, _)| list)
+    }
+
+    /// Bytes of the snapshot table.
+    pub(super) fn snapshot_table_len(&mut self) -> io::Result<u64> {
+        self.read_snapshots().map(|(_, len)| len)
+    }
+
+    /// The snapshots, and how long their table is in the file: strings that are not UTF-8 may be longer here than there.
+    fn read_snapshots(&mut self) -> io::Result<(Vec<Snapshot>, u64)> {
         let mut list = Vec::new();
         let mut at = self.header.snapshots_offset;
         for _ in 0..self.header.snapshots {
@@ -86,7 +96,7 @@ impl Qcow2 {
                 return Err(invalid("Snapshot table too large"));
             }
         }
-        Ok(list)
+        Ok((list, at - self.header.snapshots_offset))
     }
 
     /// The snapshot whose id or, failing that, name is `which`.
@@ -112,7 +122,7 @@ impl Qcow2 {
         if list.len() >= MOST_SNAPSHOTS as usize {
             return Err(invalid("there are too many snapshots"));
         }
-        let id = list.iter().filter_map(|s| s.id.parse::<u64>().ok()).max().unwrap_or(0) + 1;
+        let id = list.iter().filter_map(|s| s.id.parse::<u64>().ok()).max().unwrap_or(0).saturating_add(1);
         self.dirtily(|image| {
             let l1 = image.l1.clone();
             let clusters = (l1.len() as u64 * 8).div_ceil(image.cluster()).max(1);
@@ -187,11 +197,13 @@ impl Qcow2 {
     /// Writes a new snapshot table, has the header name it, and frees the old one.
     fn write_snapshots(&mut self, list: &[Snapshot]) -> io::Result<()> {
         let mut bytes = Vec::new();
+        let cut = |text: &str| text.as_bytes()[..text.len().min(usize::from(u16::MAX))].to_vec();
         for s in list {
+            let (id, name) = (cut(&s.id), cut(&s.name));
             bytes.extend(s.l1_offset.to_be_bytes());
             bytes.extend(s.l1_size.to_be_bytes());
-            bytes.extend((s.id.len() as u16).to_be_bytes());
-            bytes.extend((s.name.len().min(usize::from(u16::MAX)) as u16).to_be_bytes());
+            bytes.extend((id.len() as u16).to_be_bytes());
+            bytes.extend((name.len() as u16).to_be_bytes());
             bytes.extend((s.date.as_secs() as u32).to_be_bytes());
             bytes.extend(s.date.subsec_nanos().to_be_bytes());
             bytes.extend(s.vm_clock.to_be_bytes());
@@ -201,8 +213,8 @@ impl Qcow2 {
             bytes.extend(s.disk_size.to_be_bytes());
             bytes.extend(s.icount.to_be_bytes());
             bytes.extend(&s.extra);
-            bytes.extend(s.id.as_bytes());
-            bytes.extend(&s.name.as_bytes()[..s.name.len().min(usize::from(u16::MAX))]);
+            bytes.extend(id);
+            bytes.extend(name);
             bytes.resize(bytes.len().next_multiple_of(8), 0);
         }
         if bytes.len() > LONGEST_TABLE {
@@ -232,20 +244,6 @@ impl Qcow2 {
             }
         }
         Ok(())
-    }
-
-    /// Bytes of the snapshot table.
-    pub(super) fn snapshot_table_len(&mut self) -> io::Result<u64> {
-        let list = self.snapshots()?;
-        let len = |s: &Snapshot, extra: usize| (FIXED + extra + s.id.len() + s.name.len()).next_multiple_of(8) as u64;
-        // Entries that others have written may have less extra data than this program writes.
-        let mut at = self.header.snapshots_offset;
-        for snapshot in &list {
-            let mut extra = [0; 4];
-            read_exact(self.file.as_mut(), at + 36, &mut extra)?;
-            at += len(snapshot, u32::from_be_bytes(extra) as usize);
-        }
-        Ok(at - self.header.snapshots_offset)
     }
 
     /// One more reference to all that `l1` refers to.

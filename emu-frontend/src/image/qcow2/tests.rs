@@ -427,6 +427,25 @@ fn refcount_block_that_is_named_again_and_again_is_refused() {
 }
 
 #[test]
+fn snapshot_whose_name_is_no_utf8_takes_nothing_with_it() {
+    let file = new_image(&Options { size: 1 << 20, cluster_size: 512, ..Options::default() });
+    let mut image = open(&file);
+    image.create_snapshot(&"a".repeat(400), Duration::ZERO).unwrap();
+    image.write_at(0, &[1; 8192]).unwrap();
+    drop(image);
+    let mut bytes = file.bytes();
+    let name = bytes.windows(400).position(|window| window == [b'a'; 400]).unwrap();
+    // Latin-1, three times as long in UTF-8 as it is understood.
+    bytes[name..name + 400].fill(0xe9);
+    let file = MemoryStorage::new(bytes);
+    let mut image = open(&file);
+    image.create_snapshot("b", Duration::ZERO).unwrap();
+    image.delete_snapshot("1").unwrap();
+    let result = image.check_structures(Fix::Nothing).unwrap();
+    assert_eq!((result.corruptions, result.leaks), (0, 0), "{:?}", result.problems);
+}
+
+#[test]
 fn backing_name_that_is_longer_than_a_cluster_is_refused() {
     let file = new_image(&Options { size: 1 << 20, cluster_size: 512, ..Options::default() });
     let mut bytes = file.bytes();
