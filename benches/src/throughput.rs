@@ -50,11 +50,27 @@ pub struct Sample {
     pub cost: f64,
 }
 
-/// Runs `case` under `machine`: a measurement for each row.
+/// Runs `case` under emu and QEMU in alternation, so many times each.
 ///
 /// # Errors
-/// The guest does not start, or does not do what it is told.
-pub fn run(machine: &Machine, case: &Case) -> Result<Vec<Sample>, GuestError> {
+/// There is no emu; or as the first guest that does not do what it is told.
+pub fn compare(case: &Case, rounds: u32) -> Result<Vec<Pair>, String> {
+    let emu = Machine::under_test()?;
+    let mut pairs: Vec<Pair> = case.rows.iter().map(|row| (row.name.clone(), Vec::new(), Vec::new())).collect();
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}");
+        let of_emu = run(&emu, case).map_err(|error| error.to_string())?;
+        let of_qemu = run(&Machine::Qemu, case).map_err(|error| error.to_string())?;
+        for (pair, (emu, qemu)) in pairs.iter_mut().zip(of_emu.into_iter().zip(of_qemu)) {
+            pair.1.push(emu);
+            pair.2.push(qemu);
+        }
+    }
+    Ok(pairs)
+}
+
+/// Runs `case` under `machine`: a measurement for each row.
+fn run(machine: &Machine, case: &Case) -> Result<Vec<Sample>, GuestError> {
     let mut command = machine.command();
     command.args(["-m", "256", "-append", "console=ttyS0 loglevel=0"]);
     command.arg("-kernel").arg(cached("amd64", "linux")?).arg("-initrd").arg(&case.initramfs).args(&case.options);

@@ -66,6 +66,21 @@ pub fn accelerator() -> Vec<OsString> {
     std::env::var_os("EMU_ACCEL").map_or_else(Vec::new, |name| vec!["-accel".into(), name])
 }
 
+/// Modules of net.cpio that Linux needs for a network card, in the order in which they have to be loaded.
+///
+/// # Panics
+/// There are none for `model`.
+pub fn network_modules(model: &str) -> &'static str {
+    match model {
+        "e1000" => "e1000",
+        "ne2k_pci" => "8390 ne2k-pci",
+        "virtio-net-pci" => {
+            "virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net"
+        }
+        _ => panic!("no test has a {model}"),
+    }
+}
+
 /// Where the files of a guest are that `scripts/guests.sh` fetched: `ARCH/NAME` under `EMU_CACHE` or the workspace's `cache`.
 pub fn cached(arch: &str, name: &str) -> Result<PathBuf, GuestError> {
     let cache = std::env::var_os("EMU_CACHE")

@@ -2,7 +2,7 @@
 //! forwarded port, with the right checksums; two machines on one stream, whose packets a capture has; and iPXE, which boots the kernel by
 //! HTTP. What takes longer is in the scripts of `tests/network`.
 
-use emu_tests::guest::{Guest, GuestError, Machine, cached};
+use emu_tests::guest::{Guest, GuestError, Machine, cached, network_modules};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -15,18 +15,6 @@ const MUCH: usize = 256 << 20;
 const LITTLE: usize = 16 << 20;
 /// Bytes that the host fetches from the guest.
 const SERVED: usize = 16 << 20;
-
-/// Modules that a card needs, in the order in which they have to be loaded.
-fn modules(model: &str) -> &'static str {
-    match model {
-        "e1000" => "e1000",
-        "ne2k_pci" => "8390 ne2k-pci",
-        "virtio-net-pci" => {
-            "virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net"
-        }
-        _ => panic!("no test has a {model}"),
-    }
-}
 
 /// A file that goes when its test ends.
 struct Temporary(PathBuf);
@@ -51,7 +39,7 @@ fn boot(model: &str, options: &[&str]) -> Result<Guest, GuestError> {
     command.args(["-append", "console=ttyS0 quiet"]).args(options);
     let mut guest = Guest::start(&mut command, LIMIT)?;
     guest.expect("emu# ")?;
-    run(&mut guest, &format!("for m in {}; do insmod /lib/net/*-$m.ko; done", modules(model)), "")?;
+    run(&mut guest, &format!("for m in {}; do insmod /lib/net/*-$m.ko; done", network_modules(model)), "")?;
     Ok(guest)
 }
 

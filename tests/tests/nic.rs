@@ -189,6 +189,16 @@ fn ipxe_boots_by_tftp_on_ne2k_pci_under_the_built_in_bios() {
 }
 
 #[test]
+fn ipxe_boots_by_tftp_on_e1000_under_the_built_in_bios() {
+    ipxe(Model::E1000, Bios::BuiltIn, "pxe-e1000.rom");
+}
+
+#[test]
+fn ipxe_boots_by_tftp_on_ne2k_pci_under_seabios() {
+    ipxe(Model::Ne2kPci, Bios::SeaBios, "pxe-ne2k_pci.rom");
+}
+
+#[test]
 fn ipxe_boots_by_tftp_on_e1000_under_seabios() {
     ipxe(Model::E1000, Bios::SeaBios, "pxe-e1000.rom");
 }

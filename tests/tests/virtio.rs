@@ -130,7 +130,12 @@ fn img(arguments: &[&str]) -> i32 {
 }
 
 #[test]
-fn amd64_disk_legacy_with_messages_keeps_what_was_flushed_when_the_machine_is_killed() {
+fn amd64_disk_legacy_with_messages() {
+    disk("amd64", "legacy", "virtio-blk-pci,disable-modern=on");
+}
+
+#[test]
+fn amd64_disk_keeps_what_was_flushed_when_the_machine_is_killed() {
     const WRITES: usize = 40;
     let folder = Folder::new("killed");
     let (image, flat) = (folder.path("image"), folder.path("flat"));

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use clap::Parser;
 use emu_benches::program;
 use emu_benches::throughput::{self, Case, Pair, Row};
-use emu_tests::guest::{Machine, cached};
+use emu_tests::guest::cached;
 
 /// Bytes of an image, and of what a row with large blocks moves.
 const IMAGE: u64 = 256 << 20;
@@ -65,7 +65,6 @@ fn run(options: &Options) -> Result<(), String> {
 }
 
 fn measure(options: &Options, folder: &Path) -> Result<Vec<Pair>, String> {
-    let emu = Machine::under_test()?;
     let base = cached("amd64", "disk.cpio").map_err(|error| error.to_string())?;
     let initramfs = program::with_program(&base, "disk", folder)?;
     let mut pairs = Vec::new();
@@ -87,18 +86,7 @@ fn measure(options: &Options, folder: &Path) -> Result<Vec<Pair>, String> {
             ),
             rows,
         };
-        let mut of_case: Vec<Pair> = case.rows.iter().map(|row| (row.name.clone(), Vec::new(), Vec::new())).collect();
-        for round in 1..=options.rounds {
-            for machine in [&emu, &Machine::Qemu] {
-                let samples = throughput::run(machine, &case).map_err(|error| error.to_string())?;
-                for ((_, of_emu, of_qemu), sample) in of_case.iter_mut().zip(samples) {
-                    let column = if matches!(machine, Machine::Qemu) { of_qemu } else { of_emu };
-                    column.push(sample);
-                }
-            }
-            eprintln!("{} {format}: round {round}", model.name);
-        }
-        pairs.extend(of_case);
+        pairs.extend(throughput::compare(&case, options.rounds)?);
     }
     Ok(pairs)
 }

@@ -8,8 +8,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 
 use clap::Parser;
-use emu_benches::throughput::{self, Case, Pair, Row};
-use emu_tests::guest::{Machine, cached};
+use emu_benches::throughput::{self, Case, Row};
+use emu_tests::guest::{cached, network_modules};
 
 #[derive(Parser)]
 #[command(about = "Compares the throughput of emu's network cards behind the user network with QEMU's")]
@@ -21,16 +21,8 @@ struct Options {
     only: Vec<String>,
 }
 
-/// A card, its modules in their order, and the MiB that it moves.
-const CARDS: [(&str, &str, u64); 3] = [
-    ("e1000", "e1000", 64),
-    (
-        "virtio-net-pci",
-        "virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net",
-        64,
-    ),
-    ("ne2k_pci", "8390 ne2k-pci", 16),
-];
+/// A card, and the MiB that it moves.
+const CARDS: [(&str, u64); 3] = [("e1000", 64), ("virtio-net-pci", 64), ("ne2k_pci", 16)];
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -46,10 +38,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<String, String> {
-    let emu = Machine::under_test()?;
     let initramfs = cached("amd64", "net.cpio").map_err(|error| error.to_string())?;
-    let mut pairs: Vec<Pair> = Vec::new();
-    for (card, modules, mib) in CARDS {
+    let mut pairs = Vec::new();
+    for (card, mib) in CARDS {
         if !options.only.is_empty() && !options.only.iter().any(|word| card.contains(word)) {
             continue;
         }
@@ -65,7 +56,8 @@ fn run(options: &Options) -> Result<String, String> {
             options: vec!["-netdev".into(), "user,id=n".into(), "-device".into(), format!("{card},netdev=n,romfile=")],
             initramfs: initramfs.clone(),
             setup: format!(
-                "for m in {modules}; do insmod /lib/net/*-$m.ko; done; udhcpc -i eth0 -s /etc/udhcpc/default.script -n -q"
+                "for m in {}; do insmod /lib/net/*-$m.ko; done; udhcpc -i eth0 -s /etc/udhcpc/default.script -n -q",
+                network_modules(card)
             ),
             rows: vec![
                 row("host to guest", format!("nc 10.0.2.2 {source} </dev/null >/dev/null")),
@@ -75,17 +67,7 @@ fn run(options: &Options) -> Result<String, String> {
                 ),
             ],
         };
-        let mut of_case: Vec<Pair> = case.rows.iter().map(|row| (row.name.clone(), Vec::new(), Vec::new())).collect();
-        for _ in 0..options.rounds {
-            for machine in [&emu, &Machine::Qemu] {
-                let samples = throughput::run(machine, &case).map_err(|error| error.to_string())?;
-                for ((_, of_emu, of_qemu), sample) in of_case.iter_mut().zip(samples) {
-                    let column = if matches!(machine, Machine::Qemu) { of_qemu } else { of_emu };
-                    column.push(sample);
-                }
-            }
-        }
-        pairs.extend(of_case);
+        pairs.extend(throughput::compare(&case, options.rounds)?);
     }
     Ok(throughput::table(&pairs))
 }

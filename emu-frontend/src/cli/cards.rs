@@ -81,8 +81,10 @@ impl CardSpec {
     /// The network card, if it is one.
     pub fn nic(&self) -> Option<&NicSpec> {
         match &self.model {
-            Model::Ne2kIsa { nic, .. } | Model::Ne2kPci(nic) | Model::E1000(nic) => Some(nic),
-            Model::Virtio(VirtioSpec { kind: VirtioKind::Net { nic, .. }, .. }) => Some(nic),
+            Model::Ne2kIsa { nic, .. }
+            | Model::Ne2kPci(nic)
+            | Model::E1000(nic)
+            | Model::Virtio(VirtioSpec { kind: VirtioKind::Net { nic, .. }, .. }) => Some(nic),
             Model::Virtio(_) => None,
         }
     }
@@ -90,8 +92,10 @@ impl CardSpec {
     /// Takes a network card's cable away.
     pub fn unplug(&mut self) {
         match &mut self.model {
-            Model::Ne2kIsa { nic, .. } | Model::Ne2kPci(nic) | Model::E1000(nic) => nic.netdev = None,
-            Model::Virtio(VirtioSpec { kind: VirtioKind::Net { nic, .. }, .. }) => nic.netdev = None,
+            Model::Ne2kIsa { nic, .. }
+            | Model::Ne2kPci(nic)
+            | Model::E1000(nic)
+            | Model::Virtio(VirtioSpec { kind: VirtioKind::Net { nic, .. }, .. }) => nic.netdev = None,
             Model::Virtio(_) => {}
         }
     }
