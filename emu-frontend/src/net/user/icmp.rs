@@ -9,7 +9,7 @@ use super::{Kind, icmp6, token};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto};
-use smoltcp::wire::{Icmpv4Packet, IpProtocol, Ipv4Packet};
+use smoltcp::wire::{IPV4_HEADER_LEN, Icmpv4Packet, IpProtocol, Ipv4Packet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -191,7 +191,8 @@ fn echo_reply(outlet: &mut Outlet, from: IpAddr, to: IpAddr, identifier: u16, me
     });
 }
 
-/// Tells the guest that a packet of its own, from its IP header on, does not get there.
+/// Tells the guest that a packet of its own does not get there: the packet from its IP header on, or at least eight bytes more than
+/// that header.
 pub fn unreachable(outlet: &mut Outlet, why: Unreachable, packet: &[u8]) {
     if packet.first().is_some_and(|first| first >> 4 == 6) {
         let code = match why {
@@ -201,7 +202,10 @@ pub fn unreachable(outlet: &mut Outlet, why: Unreachable, packet: &[u8]) {
         };
         return icmp6::unreachable(outlet, code, packet);
     }
-    let Ok(ip) = Ipv4Packet::new_checked(packet) else { return };
+    if packet.len() < IPV4_HEADER_LEN {
+        return;
+    }
+    let ip = Ipv4Packet::new_unchecked(packet);
     let (from, to) = (ip.src_addr(), ip.dst_addr());
     if from.is_unspecified() || to.is_multicast() || to.is_broadcast() || to == outlet.config.broadcast() {
         return;

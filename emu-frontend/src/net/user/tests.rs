@@ -461,19 +461,17 @@ fn gateway_answers_pings_and_ports_without_a_server_are_told() {
     near.send(&ipv4_frame(1, Ipv4Addr::new(10, 0, 2, 2), 0, &echo));
     let reply = receive(&mut near, |frame| frame[23] == 1);
     assert_eq!((&reply[34..36], &reply[38..]), (&[0, 0][..], &echo[4..]));
-    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut datagram = vec![0; 12];
-    datagram[8..].copy_from_slice(b"ping");
-    let (from, to) = ("10.0.2.15:5000".parse().unwrap(), SocketAddr::new(Ipv4Addr::new(10, 0, 2, 2).into(), closed));
-    outlet::udp_datagram(&mut datagram, from, to, b"ping");
-    // The host tells of the first when the second is sent.
-    let told = crate::net::tests::wait_for(|| {
-        near.send(&ipv4_frame(17, Ipv4Addr::new(10, 0, 2, 2), 0, &datagram));
-        std::thread::sleep(Duration::from_millis(2));
-        let mut frame = Vec::new();
-        (near.receive(&mut frame) && frame[23] == 1).then_some(frame)
-    });
-    assert_eq!(told[34..36], [3, 3]);
+    // Nobody else gets this port, and it takes nothing from others than the one to which it is connected.
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.connect("127.0.0.1:9").unwrap();
+    let closed = SocketAddr::new(Ipv4Addr::new(10, 0, 2, 2).into(), server.local_addr().unwrap().port());
+    let mut datagram = vec![0; 500];
+    let data = vec![7; 492];
+    outlet::udp_datagram(&mut datagram, "10.0.2.15:5000".parse().unwrap(), closed, &data);
+    let packet = ipv4_frame(17, Ipv4Addr::new(10, 0, 2, 2), 0, &datagram);
+    near.send(&packet);
+    let told = receive(&mut near, |frame| frame[23] == 1);
+    assert_eq!((&told[34..36], &told[42..]), (&[3, 3][..], &packet[14..42]));
 }
 
 #[test]

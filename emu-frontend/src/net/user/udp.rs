@@ -21,6 +21,8 @@ const DNS_LIFETIME: Duration = Duration::from_secs(10);
 const TURN: usize = 32;
 /// The largest datagram.
 const LARGEST: usize = 1 << 16;
+/// Bytes of a flow's last packet that are kept for telling the guest that it did not arrive: the longest header of IP and eight more.
+const QUOTATION: usize = 68;
 
 /// By which socket a flow reaches the host's side.
 enum Via {
@@ -36,6 +38,8 @@ struct Flow {
     remote: SocketAddr,
     via: Via,
     used: Instant,
+    /// The beginning of the last packet that the guest sent.
+    last: Vec<u8>,
 }
 
 impl Idle for Flow {
@@ -86,6 +90,8 @@ impl Flows {
         };
         let Some(flow) = self.flows.get_mut(slot) else { return };
         flow.used = now;
+        flow.last.clear();
+        flow.last.extend_from_slice(&packet[..packet.len().min(QUOTATION)]);
         let listeners = &self.listeners;
         let send = |flow: &Flow| match &flow.via {
             Via::Own(socket) => socket.send(data),
@@ -125,7 +131,7 @@ impl Flows {
         socket.connect(outside)?;
         let slot = self.flows.free_slot();
         registry.register(&mut socket, token(Kind::Udp, slot), Interest::READABLE)?;
-        self.flows.put(slot, Flow { guest, remote, via: Via::Own(socket), used: now });
+        self.flows.put(slot, Flow { guest, remote, via: Via::Own(socket), used: now, last: Vec::new() });
         Ok(slot)
     }
 
@@ -192,8 +198,8 @@ impl Flows {
                     outlet.udp(remote, guest, &self.buffer[..len]);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
-                // An error of an earlier datagram: the guest is told when it sends the next.
-                Err(_) => {}
+                // An error of an earlier datagram, of the last one as far as the host tells.
+                Err(e) => icmp::unreachable(outlet, Unreachable::of(&e), &flow.last),
             }
         }
         true
@@ -223,7 +229,7 @@ impl Flows {
     fn come(&mut self, guest: SocketAddr, remote: SocketAddr, number: usize, client: SocketAddr, now: Instant) {
         let known = self.flows.find(|flow| flow.guest == guest && flow.remote == remote);
         let slot = known.unwrap_or_else(|| self.flows.free_slot());
-        self.flows.put(slot, Flow { guest, remote, via: Via::Forward(number, client), used: now });
+        self.flows.put(slot, Flow { guest, remote, via: Via::Forward(number, client), used: now, last: Vec::new() });
     }
 
     /// Forgets flows that have been silent for long.
