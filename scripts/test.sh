@@ -12,13 +12,17 @@ cd "$root"
 
 step() { printf '\n== %s (%s)\n' "$*" "$(date -u +%H:%M:%S)"; }
 
-# install COMMAND:PACKAGE... - installs the packages whose commands are missing.
+# install COMMAND:PACKAGE... - installs the packages whose commands are missing; then those that had to make room, as qemu-utils of
+# one version does for qemu-system-x86 of another.
 install() {
-    missing=
-    for pair in "$@"; do
-        command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
+    for _ in 1 2; do
+        missing=
+        for pair in "$@"; do
+            command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
+        done
+        [ -n "$missing" ] || break
+        fetch "$missing"
     done
-    [ -z "$missing" ] || fetch "$missing"
 }
 
 # fetch PACKAGES - installs the packages of a list of words.
