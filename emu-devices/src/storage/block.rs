@@ -9,7 +9,8 @@
 //! An [`Image`] may block; only the worker calls it, so a slow file never stalls the vCPU. Requests are carried out in
 //! the order of submission, even if the device has lost interest in an earlier one. In real time a request finishes when
 //! the worker has; in deterministic time at an instant that follows from the requests alone, for which the machine then
-//! waits. A device has one request under way ([`Disk::submit`], [`Disk::finished`]) or as many as it likes, each with a
+//! waits. Requests that were cancelled and are not yet carried out take room: with more than [`MOST_CANCELLED`] of it, new ones fail.
+//! A device has one request under way ([`Disk::submit`], [`Disk::finished`]) or as many as it likes, each with a
 //! tag of its own ([`Disk::enqueue`], [`Disk::completed`]). It does three things:
 //!
 //! ```text
@@ -35,6 +36,10 @@ use thiserror::Error;
 pub const SECTOR: u64 = 512;
 /// The longest request, in bytes. Devices break longer transfers up.
 pub const LONGEST: usize = 1 << 20;
+/// Bytes that cancelled requests may have that the worker has still to carry out, where each counts [`REQUEST`] more: a guest that
+/// resets its controller again and again must not fill the host's memory with writes.
+const MOST_CANCELLED: u64 = 64 << 20;
+const REQUEST: u64 = 4096;
 /// Buffers that a disk keeps for its next requests: new memory of a mebibyte costs the host more than copying as much.
 const MOST_SPARES: usize = 4;
 /// Deterministic time: what each request takes at least, in nanoseconds.
@@ -547,6 +552,15 @@ struct Current {
     tag: u64,
     request: Request,
     due: Instant,
+    /// The worker has not been asked: the request fails.
+    refused: bool,
+}
+
+/// A request whose completion nobody wants any more.
+struct Cancelled {
+    sequence: u64,
+    cost: u64,
+    due: Instant,
 }
 
 /// A device's end of a drive.
@@ -560,6 +574,8 @@ pub struct Disk {
     sequence: u64,
     /// Oldest first.
     current: VecDeque<Current>,
+    /// Older than those, oldest first.
+    cancelled: VecDeque<Cancelled>,
 }
 
 impl Disk {
@@ -605,6 +621,7 @@ impl Disk {
             stalled: false,
             sequence: 0,
             current: VecDeque::new(),
+            cancelled: VecDeque::new(),
         })
     }
 
@@ -708,6 +725,7 @@ impl Disk {
 
     /// Starts `request` behind those that are under way. `tag` is what [`Disk::completed`] calls it.
     pub fn enqueue(&mut self, now: Instant, tag: u64, request: Request) {
+        self.forget_finished(now);
         let mut start = self.current.back().map_or(now, |last| last.due.max(now));
         if self.deterministic
             && let Some((direction, bytes)) = request.throttled()
@@ -723,8 +741,12 @@ impl Disk {
     }
 
     fn start(&mut self, tag: u64, request: Request, due: Instant) {
+        let refused = self.cancelled.iter().map(|cancelled| cancelled.cost).sum::<u64>() > MOST_CANCELLED;
         self.sequence += 1;
-        self.current.push_back(Current { sequence: self.sequence, tag, request: request.clone(), due });
+        self.current.push_back(Current { sequence: self.sequence, tag, request: request.clone(), due, refused });
+        if refused {
+            return self.media.notify();
+        }
         // If the worker is gone, so are the results, and `completed` says so.
         let _ = self.media.jobs.send(Job::Request(self.sequence, request));
     }
@@ -736,7 +758,24 @@ impl Disk {
 
     /// Forgets what is under way, as a reset does. Writes are carried out all the same.
     pub fn cancel(&mut self) {
-        self.current.clear();
+        for Current { sequence, request, due, refused, .. } in self.current.drain(..) {
+            if !refused {
+                self.cancelled.push_back(Cancelled { sequence, cost: REQUEST + request.len() as u64, due });
+            }
+        }
+    }
+
+    /// Forgets cancelled requests that have been carried out; in deterministic time those that were due by `now`.
+    fn forget_finished(&mut self, now: Instant) {
+        while let Some(&Cancelled { sequence, due, .. }) = self.cancelled.front() {
+            if self.deterministic && now < due {
+                return;
+            }
+            match self.next_result() {
+                Some((finished, _)) if finished >= sequence => drop(self.cancelled.pop_front()),
+                _ => return,
+            }
+        }
     }
 
     /// When to look at [`Disk::finished`] next; `None` if nothing is under way or the notifier will tell.
@@ -751,33 +790,19 @@ impl Disk {
 
     /// The tag of the oldest request under way and what has come of it, if it has finished by `now`.
     pub fn completed(&mut self, now: Instant) -> Option<(u64, Completion)> {
-        let current = self.current.front()?;
-        if self.deterministic && now < current.due {
+        let &Current { sequence, due, refused, .. } = self.current.front()?;
+        if self.deterministic && now < due {
             return None;
         }
         let completion = loop {
-            let result = match self.deterministic && !self.stalled {
-                true => self.results.recv().ok(),
-                false => match self.results.try_recv() {
-                    Ok(result) => Some(result),
-                    Err(TryRecvError::Empty) => return None,
-                    Err(TryRecvError::Disconnected) => None,
-                },
-            };
-            match result {
-                Some((_, None)) => {
-                    self.stalled = true;
-                    return None;
-                }
-                Some((sequence, Some(completion))) => {
-                    self.stalled = false;
-                    // Others were cancelled.
-                    if sequence == current.sequence {
-                        break completion;
-                    }
-                }
-                None => break Completion::failed(io::ErrorKind::BrokenPipe),
+            if refused {
+                break Completion::failed(io::ErrorKind::ResourceBusy);
             }
+            let (finished, completion) = self.next_result()?;
+            if finished >= sequence {
+                break completion;
+            }
+            self.cancelled.pop_front();
         };
         let Current { tag, request, .. } = self.current.pop_front()?;
         if let Request::Write { data, .. } = request
@@ -786,6 +811,27 @@ impl Disk {
             self.spares.give(buffer);
         }
         Some((tag, completion))
+    }
+
+    /// The number of the request that the worker has carried out next, and what came of it; in deterministic time this waits for it.
+    /// `None`: it has not yet, or waits for the machine to go on. A worker that is gone has carried out all there is, in vain.
+    fn next_result(&mut self) -> Option<(u64, Completion)> {
+        let result = match self.deterministic && !self.stalled {
+            true => self.results.recv().map_err(|_| TryRecvError::Disconnected),
+            false => self.results.try_recv(),
+        };
+        match result {
+            Ok((sequence, Some(completion))) => {
+                self.stalled = false;
+                Some((sequence, completion))
+            }
+            Ok((_, None)) => {
+                self.stalled = true;
+                None
+            }
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some((u64::MAX, Completion::failed(io::ErrorKind::BrokenPipe))),
+        }
     }
 
     /// What a snapshot keeps.

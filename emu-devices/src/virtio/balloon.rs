@@ -4,8 +4,8 @@
 //!  queue 0 inflate, 1 deflate: arrays of page numbers (4 bytes, pages of 4 KiB)
 //!  queue 2 statistics: one chain, of 2-byte tags with 8-byte values, that the device holds until it wants newer ones
 //! ```
-//! A page that goes into the balloon is given back to the host, and reads as zeros from then on. Deliberately absent: free page hinting
-//! and reporting, and page poisoning.
+//! A page that goes into the balloon is given back to the host, and reads as zeros from then on; [`MOST_PAGES`] at a time. Deliberately
+//! absent: free page hinting and reporting, and page poisoning.
 
 use super::queue::Chain;
 use super::{Kind, VirtioContext, VirtioDevice};
@@ -25,6 +25,10 @@ const PAGE: u64 = 4096;
 const MOST_STATS: usize = 64;
 /// Bytes of page numbers that are read at a time.
 const PIECE: usize = 4096;
+/// Pages that go into the balloon before the guest goes on.
+const MOST_PAGES: usize = 1 << 14;
+/// Nanoseconds until it goes on.
+const PAUSE: u64 = 1_000_000;
 
 mod feature {
     pub const STATS_VQ: u64 = 1 << 1;
@@ -96,6 +100,8 @@ pub struct BalloonState {
     pub actual: u32,
     /// The chain that waits for statistics to be wanted.
     pub waiting: Option<Chain>,
+    /// The chain whose pages go into the balloon, and how many bytes of it have been read.
+    pub inflating: Option<(Chain, usize)>,
 }
 
 /// A balloon.
@@ -103,6 +109,9 @@ pub struct Balloon {
     front: Shared<Front>,
     deflate_on_oom: bool,
     waiting: Option<Chain>,
+    inflating: Option<(Chain, usize)>,
+    /// It goes on inflating then.
+    resume: Option<Instant>,
 }
 
 impl Balloon {
@@ -110,7 +119,7 @@ impl Balloon {
     pub fn new(ram: u64, deflate_on_oom: bool) -> Balloon {
         let front =
             Front { target: 0, actual: 0, stats: BTreeMap::new(), asked: false, changed: false, notifier: None, ram };
-        Balloon { front: Shared::new(front), deflate_on_oom, waiting: None }
+        Balloon { front: Shared::new(front), deflate_on_oom, waiting: None, inflating: None, resume: None }
     }
 
     /// The host's side.
@@ -118,24 +127,36 @@ impl Balloon {
         BalloonControl(self.front.clone())
     }
 
-    /// Pages that the driver gives up, or takes back, which needs nothing: they come back when they are touched.
-    fn pages(cx: &mut VirtioContext, queue: usize) {
-        while let Some(chain) = cx.pop(queue) {
-            if queue == INFLATE {
-                Balloon::inflate(cx, &chain);
+    /// Pages that the driver gives up.
+    fn inflate(&mut self, cx: &mut VirtioContext) {
+        let mut buffer = [0; PIECE];
+        let mut left = MOST_PAGES;
+        while let Some((chain, mut at)) = self.inflating.take().or_else(|| cx.pop(INFLATE).map(|chain| (chain, 0))) {
+            loop {
+                let n = chain.read(cx.memory, at, &mut buffer);
+                let numbers = buffer[..n].chunks_exact(4);
+                if n == 0 {
+                    break;
+                }
+                if left < numbers.len() {
+                    self.inflating = Some((chain, at));
+                    self.resume = Some(cx.now.plus_nanos(PAUSE));
+                    return;
+                }
+                (at, left) = (at + n, left - numbers.len());
+                for number in numbers {
+                    let number = u32::from_le_bytes([number[0], number[1], number[2], number[3]]);
+                    cx.memory.discard_page(u64::from(number) * PAGE);
+                }
             }
-            cx.push(queue, chain.head, 0);
+            cx.push(INFLATE, chain.head, 0);
         }
     }
 
-    fn inflate(cx: &VirtioContext, chain: &Chain) {
-        let mut buffer = [0; PIECE];
-        for at in (0..chain.readable_len()).step_by(PIECE) {
-            let n = chain.read(cx.memory, at, &mut buffer);
-            for number in buffer[..n].chunks_exact(4) {
-                let number = u32::from_le_bytes([number[0], number[1], number[2], number[3]]);
-                cx.memory.discard_page(u64::from(number) * PAGE);
-            }
+    /// Pages that the driver takes back, which needs nothing: they come back when they are touched.
+    fn deflate(cx: &mut VirtioContext) {
+        while let Some(chain) = cx.pop(DEFLATE) {
+            cx.push(DEFLATE, chain.head, 0);
         }
     }
 
@@ -190,7 +211,8 @@ impl VirtioDevice for Balloon {
 
     fn notified(&mut self, cx: &mut VirtioContext, queue: usize) {
         match queue {
-            INFLATE | DEFLATE => Balloon::pages(cx, queue),
+            INFLATE => self.inflate(cx),
+            DEFLATE => Balloon::deflate(cx),
             _ => self.take_stats(cx),
         }
     }
@@ -203,18 +225,21 @@ impl VirtioDevice for Balloon {
         if changed {
             cx.config_changed();
         }
+        if self.resume.take().is_some() && cx.is_live() {
+            self.inflate(cx);
+        }
         if let Some(chain) = self.waiting.take_if(|_| asked && cx.is_live()) {
             cx.push(STATS, chain.head, 0);
         }
     }
 
     fn poll_at(&self) -> Option<Instant> {
-        None
+        self.resume
     }
 
     /// The host's wish outlives the guest's driver.
     fn reset(&mut self) {
-        self.waiting = None;
+        (self.waiting, self.inflating, self.resume) = (None, None, None);
         let mut front = self.front.lock();
         front.actual = 0;
         front.stats.clear();
@@ -226,13 +251,19 @@ impl VirtioDevice for Balloon {
 
     fn state(&self) -> BalloonState {
         let front = self.front.lock();
-        BalloonState { target: front.target, actual: front.actual, waiting: self.waiting.clone() }
+        BalloonState {
+            target: front.target,
+            actual: front.actual,
+            waiting: self.waiting.clone(),
+            inflating: self.inflating.clone(),
+        }
     }
 
     fn set_state(&mut self, state: BalloonState) {
         let mut front = self.front.lock();
         (front.target, front.actual) = (state.target, state.actual);
-        self.waiting = state.waiting;
+        (self.waiting, self.inflating) = (state.waiting, state.inflating);
+        self.resume = self.inflating.is_some().then_some(Instant::ZERO);
     }
 }
 
@@ -259,6 +290,34 @@ mod tests {
             assert!(bytes[..4096].iter().chain(&bytes[8192..]).all(|b| *b == 7));
             assert!(bytes[4096..8192].iter().all(|b| *b == 0));
             assert_eq!(driver.request(DEFLATE, &[&numbers], &[]), b"");
+        }
+    }
+
+    #[test]
+    fn long_lists_of_pages_do_not_keep_the_guest_from_its_work() {
+        let mut driver = Driver::new(Balloon::new(RAM, true), WAYS[0], VirtioOptions::default());
+        driver.start(u64::MAX);
+        let memory = driver.bench.world.memory().clone();
+        let mut numbers = 0x1001u32.to_le_bytes().repeat(MOST_PAGES);
+        numbers.extend(0x1003u32.to_le_bytes());
+        let head = driver.add(INFLATE, &[&numbers], &[]);
+        memory.write(0x100_3000, &[7; 4096]);
+        driver.kick(INFLATE);
+        assert!(driver.used(INFLATE).is_empty());
+        let mut other =
+            Driver::in_world(Balloon::new(RAM, true), WAYS[0], VirtioOptions::default(), &driver.bench.world.clone());
+        driver.bench.copy_state_to(&mut other.bench);
+        let mut byte = [0];
+        memory.read(0x100_3000, &mut byte);
+        assert_eq!(byte, [7]);
+        for mut driver in [driver, other] {
+            memory.write(0x100_3000, &[7; 4096]);
+            driver.bench.advance(PAUSE);
+            memory.read(0x100_3000, &mut byte);
+            assert_eq!(byte, [0]);
+            if !driver.rings.is_empty() {
+                assert_eq!(driver.used(INFLATE), [(head, 0)]);
+            }
         }
     }
 

@@ -5,12 +5,14 @@
 //!  control   0 port (4) | 4 event (2) | 6 value (2) | name
 //! ```
 //! A driver that does not know several ports has port 0 as its console. What a port's far end does not take waits, and so does the guest.
+//! Of what it takes, [`MOST_BYTES`] go at a time: a queue can name more bytes than anybody wants to wait for.
 //! Deliberately absent: the size of consoles.
 
 use super::queue::{Chain, QueueError};
 use super::{Kind, VirtioContext, VirtioDevice};
 use crate::char::CharBackend;
 use emu_core::bus::Notifier;
+use emu_core::clock::Instant;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -22,6 +24,10 @@ const DATA_QUEUE: u16 = 128;
 const CONTROL_QUEUE: u16 = 32;
 /// Bytes that are moved at a time.
 const PIECE: usize = 4096;
+/// Bytes that a port sends before the guest goes on.
+const MOST_BYTES: usize = 1 << 20;
+/// Nanoseconds until the port goes on.
+const PAUSE: u64 = 1_000_000;
 /// Control messages that wait for buffers at most; more are lost.
 const MOST_MESSAGES: usize = 8 * MOST_PORTS;
 /// Offset of `emerg_wr` in the configuration structure.
@@ -87,6 +93,8 @@ pub struct Console {
     ports: Vec<(Port, PortState)>,
     most: usize,
     messages: VecDeque<Vec<u8>>,
+    /// A port goes on sending then.
+    resume: Option<Instant>,
 }
 
 /// The queue to the guest; the one from it follows.
@@ -99,7 +107,7 @@ impl Console {
     pub fn new(mut ports: Vec<Port>, most: usize) -> Console {
         ports.sort_by_key(|port| port.number);
         let ports = ports.into_iter().map(|port| (port, PortState::default())).collect();
-        Console { ports, most: most.clamp(1, MOST_PORTS), messages: VecDeque::new() }
+        Console { ports, most: most.clamp(1, MOST_PORTS), messages: VecDeque::new(), resume: None }
     }
 
     fn say(&mut self, port: u8, event: Event, value: u16, extra: &[u8]) {
@@ -165,14 +173,20 @@ impl Console {
         let (port, state) = &mut self.ports[index];
         let queue = queue_of(port.number) + 1;
         let mut buffer = [0; PIECE];
+        let mut left = MOST_BYTES;
         while let Some((chain, mut sent)) = state.sending.take().or_else(|| cx.pop(queue).map(|chain| (chain, 0))) {
             loop {
                 let n = chain.read(cx.memory, sent, &mut buffer);
                 if n == 0 {
                     break;
                 }
+                if left < n {
+                    state.sending = Some((chain, sent));
+                    self.resume = Some(cx.now.plus_nanos(PAUSE));
+                    return;
+                }
                 let taken = port.backend.write(&buffer[..n]).min(n);
-                sent += taken;
+                (sent, left) = (sent + taken, left - taken);
                 if taken < n {
                     state.sending = Some((chain, sent));
                     return;
@@ -256,7 +270,12 @@ impl VirtioDevice for Console {
         }
     }
 
+    fn poll_at(&self) -> Option<Instant> {
+        self.resume
+    }
+
     fn poll(&mut self, cx: &mut VirtioContext) {
+        self.resume = None;
         for index in 0..self.ports.len() {
             self.send(cx, index);
             self.receive(cx, index);
@@ -273,6 +292,7 @@ impl VirtioDevice for Console {
 
     fn reset(&mut self) {
         self.messages.clear();
+        self.resume = None;
         self.ports.iter_mut().for_each(|(_, state)| *state = PortState::default());
     }
 
@@ -287,6 +307,7 @@ impl VirtioDevice for Console {
 
     fn set_state(&mut self, state: ConsoleState) {
         self.ports.iter_mut().zip(state.ports).for_each(|((_, mine), saved)| *mine = saved);
+        self.resume = self.ports.iter().any(|(_, state)| state.sending.is_some()).then_some(Instant::ZERO);
         self.messages = state.messages;
         self.messages.truncate(MOST_MESSAGES);
     }
@@ -367,6 +388,30 @@ mod tests {
             assert_eq!((second.take_output(), first.take_output()), (b"out".to_vec(), vec![]));
             assert_eq!(driver.request(7, &[b"lost"], &[]), b"");
         }
+    }
+
+    #[test]
+    fn long_output_does_not_keep_the_guest_from_its_work() {
+        let (device, first, _) = console(1);
+        let mut driver = Driver::new(device, WAYS[0], VirtioOptions::default());
+        driver.start(0);
+        let text = vec![7; 700_000];
+        let head = driver.add(1, &[&text, &text, &text], &[]);
+        let last = driver.add(1, &[b"end"], &[]);
+        driver.kick(1);
+        let at_once = first.take_output().len();
+        assert!((1..=MOST_BYTES).contains(&at_once), "{at_once}");
+        assert!(driver.used(1).is_empty());
+        driver.bench.advance(3 * PAUSE);
+        assert_eq!(driver.used(1), [(head, 0), (last, 0)]);
+        assert_eq!(at_once + first.take_output().len(), 2_100_003);
+        // A reset forgets the rest.
+        driver.add(1, &[&text, &text], &[]);
+        driver.kick(1);
+        driver.start(0);
+        first.take_output();
+        driver.bench.advance(3 * PAUSE);
+        assert!(first.take_output().is_empty());
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub mod rng;
 
 #[cfg(test)]
 pub mod driver;
+#[cfg(test)]
+mod hostile;
 
 use crate::pci::option_rom::{self, Host};
 use crate::pci::{DevFn, PciBus};

@@ -270,7 +270,10 @@ impl Queue {
         }
         if self.available_index == self.state.next_available {
             let index = read_u16(memory, self.state.available.wrapping_add(2));
-            if index.wrapping_sub(self.state.next_available) > self.state.size {
+            // A buffer that the driver has not seen to be used keeps its descriptor. So no more than the queue holds are under way, and no
+            // more are taken at a time, however the driver, or the device itself by a buffer that lies there, changes the index.
+            let all = index.wrapping_sub(self.published);
+            if index.wrapping_sub(self.state.next_available) > self.state.size || all > self.state.size {
                 return Err(QueueError::IndexJump(self.state.next_available, index));
             }
             self.available_index = index;

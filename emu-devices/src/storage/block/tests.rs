@@ -269,3 +269,27 @@ fn state_carries_several_requests_with_their_tags() {
     assert_eq!(to.completed(Instant(u64::MAX)).map(|(tag, _)| tag), Some(9));
     assert_eq!(other.bytes(), [vec![0; 512], vec![8; 512]].concat());
 }
+
+#[test]
+fn cancelled_writes_that_a_slow_host_has_not_carried_out_are_bounded() {
+    for clock in [ICOUNT, ClockMode::Realtime] {
+        let image = MemoryImage::zeros(4096);
+        let mut disk = disk(&image, clock);
+        image.hold(true);
+        let data = Arc::new(vec![1; LONGEST]);
+        for _ in 0..200 {
+            disk.submit(Instant::ZERO, Request::Write { offset: 0, data: data.clone() });
+        }
+        // Each that waits has a copy of its data in real life.
+        assert!(Arc::strong_count(&data) < 70, "{}", Arc::strong_count(&data));
+        assert!(wait(&mut disk).error.is_some_and(|error| error.kind() == io::ErrorKind::ResourceBusy));
+        image.hold(false);
+        let late = Instant(1 << 60);
+        while disk.cancelled.len() > 1 {
+            disk.forget_finished(late);
+        }
+        disk.submit(late, Request::Write { offset: 0, data: Arc::new(vec![7; 512]) });
+        assert!(wait(&mut disk).error.is_none(), "the disk works again");
+        assert_eq!(image.bytes()[0], 7);
+    }
+}

@@ -4,6 +4,7 @@ use crate::virtio::driver::{Driver, WAYS, Way};
 use crate::virtio::pci::VirtioOptions;
 use crate::virtio::status;
 use emu_core::clock::ClockMode;
+use emu_core::device::Device;
 use std::io;
 
 /// A disk in deterministic time: what is submitted has come after enough virtual time.
@@ -210,4 +211,16 @@ fn requests_under_way_move_to_another_device_and_are_forgotten_by_a_reset() {
     other.bench.advance(1_000_000_000);
     assert_eq!(other.used(0), [(head, 513)]);
     assert_eq!(other.room(0, head)[..512], pattern()[5 * 512..6 * 512]);
+}
+
+#[test]
+fn driver_that_takes_descriptors_of_requests_under_way_is_stopped() {
+    let (mut driver, _) = driver(WAYS[0]);
+    for _ in 0..2 * QUEUE_SIZE {
+        driver.add(0, &[&header(4, 0)], &[1]);
+        driver.kick(0);
+    }
+    assert_ne!(driver.status() & status::DEVICE_NEEDS_RESET, 0);
+    let state = driver.bench.device.state();
+    assert!(state.device.pending.len() <= QUEUE_SIZE.into(), "{} are under way", state.device.pending.len());
 }

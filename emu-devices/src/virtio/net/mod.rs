@@ -24,6 +24,8 @@ pub const QUEUE_SIZE: u16 = 256;
 const CONTROL_QUEUE: u16 = 64;
 /// Frames that are received at a time, so that a back end that never runs dry does not keep the processor from its work.
 const BATCH: usize = 256;
+/// Frames that are sent before the guest goes on: more than the longest packets of a whole queue become.
+const MOST_SENT: usize = 1 << 16;
 /// Addresses of the receive filter at most, as many as QEMU's device has; with more, everything passes.
 const MOST_ADDRESSES: usize = 64;
 const VLANS: usize = 4096;
@@ -169,6 +171,8 @@ pub struct Net {
     link_up: bool,
     /// The machine has just been restored, maybe elsewhere.
     moved: bool,
+    /// There is more to send.
+    more: bool,
     state: NetState,
 }
 
@@ -177,7 +181,16 @@ impl Net {
     pub fn new(mac: MacAddress, backend: Box<dyn NetBackend>, options: NetOptions) -> Net {
         let link_up = backend.link_up();
         let state = NetState { mac: mac.0, ..NetState::default() };
-        Net { factory_mac: mac, backend, options, notifier: Notifier::unconnected(), link_up, moved: false, state }
+        Net {
+            factory_mac: mac,
+            backend,
+            options,
+            notifier: Notifier::unconnected(),
+            link_up,
+            moved: false,
+            more: false,
+            state,
+        }
     }
 
     fn header_len(cx: &VirtioContext) -> usize {
@@ -250,7 +263,8 @@ impl Net {
     /// Sends what the driver has made available.
     fn transmit(&mut self, cx: &mut VirtioContext) {
         let header_len = Net::header_len(cx);
-        let mut frame = Vec::new();
+        let (mut frame, mut sent) = (Vec::new(), 0);
+        self.more = false;
         while let Some(chain) = cx.pop(TRANSMIT) {
             let mut header = [0; 12];
             let there = chain.read(cx.memory, 0, &mut header[..header_len]);
@@ -258,14 +272,18 @@ impl Net {
             if there == header_len && (1..=LONGEST_FRAME).contains(&len) {
                 frame.resize(len, 0);
                 chain.read(cx.memory, header_len, &mut frame);
-                self.send(cx, &header, &mut frame);
+                sent += self.send(cx, &header, &mut frame);
             }
             cx.push(TRANSMIT, chain.head, 0);
+            if sent >= MOST_SENT {
+                self.more = true;
+                return self.notifier.notify();
+            }
         }
     }
 
-    /// Sends a frame, in whatever pieces. A cable loses what the far end has no room for, and this device what makes no sense.
-    fn send(&mut self, cx: &VirtioContext, header: &[u8; 12], frame: &mut [u8]) {
+    /// Sends a frame, in whatever pieces: how many. A cable loses what the far end has no room for, and this device what makes no sense.
+    fn send(&mut self, cx: &VirtioContext, header: &[u8; 12], frame: &mut [u8]) -> usize {
         let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
         let (mss, start, offset) = (usize::from(word(4)), usize::from(word(6)), usize::from(word(8)));
         let kind = header[1] & !GSO_ECN;
@@ -276,16 +294,19 @@ impl Net {
             GSO_TCPV4 | GSO_TCPV6 if !cx.has(feature::HOST_TSO4 | feature::HOST_TSO6) => false,
             GSO_TCPV4 | GSO_TCPV6 if backend.takes_long_packets() => offload::complete_checksum(frame, start, offset),
             GSO_TCPV4 | GSO_TCPV6 => {
+                let mut count = 0;
                 offload::segment(frame, kind == GSO_TCPV6, start, mss, |packet| {
+                    count += 1;
                     backend.send(packet);
                 });
-                false
+                return count;
             }
             _ => false,
         };
         if whole {
             backend.send(frame);
         }
+        1
     }
 
     fn control(&mut self, cx: &mut VirtioContext) {
@@ -419,11 +440,15 @@ impl VirtioDevice for Net {
             self.state.announce = true;
             cx.config_changed();
         }
+        if self.more {
+            self.transmit(cx);
+        }
         self.receive(cx);
     }
 
     fn reset(&mut self) {
         self.state = NetState { mac: self.factory_mac.0, ..NetState::default() };
+        self.more = false;
     }
 
     fn attached(&mut self, notifier: Notifier) {
@@ -441,7 +466,8 @@ impl VirtioDevice for Net {
         state.filter.unicast.truncate(MOST_ADDRESSES);
         state.filter.multicast.truncate(MOST_ADDRESSES);
         state.filter.vlans.resize(VLANS / 64, 0);
-        (self.state, self.moved) = (state, true);
+        // Whether there is more to send is not saved.
+        (self.state, self.moved, self.more) = (state, true, true);
         self.notifier.notify();
     }
 }

@@ -37,6 +37,8 @@ pub fn complete_checksum(frame: &mut [u8], start: usize, offset: usize) -> bool 
 
 /// The least segment that frames are cut into: Linux sends none shorter either, and bounds what one frame can become.
 const LEAST_SEGMENT: usize = 48;
+/// The longest headers of such a frame, with VLANs and extensions of IPv6, which each of its segments repeats.
+const LONGEST_HEADERS: usize = 512;
 const ETHERNET: usize = 14;
 const VLAN: usize = 4;
 const TCP: usize = 20;
@@ -81,7 +83,7 @@ impl Layout {
             return None;
         }
         let data = tcp + 4 * usize::from(frame[tcp + 12] >> 4);
-        (data >= tcp + TCP && data <= frame.len()).then_some(Layout { v6, ip, tcp, data })
+        (data >= tcp + TCP && data <= frame.len().min(LONGEST_HEADERS)).then_some(Layout { v6, ip, tcp, data })
     }
 
     /// Corrects lengths, numbers and checksums of segment `index`, whose data begin at `offset`.
@@ -185,6 +187,10 @@ mod tests {
         for (v6, start, mss) in [(true, 34, 100), (false, 33, 100), (false, 34, 0), (false, 34, 47), (false, 60, 100)] {
             assert!(!segment(&frame, v6, start, mss, |_| panic!("a segment")), "{v6} {start} {mss}");
         }
+        // Headers that would be repeated thousands of times.
+        let mut long = vec![0x52; 60_000];
+        long[12..15].copy_from_slice(&[8, 0, 0x45]);
+        assert!(!segment(&long, false, 30_000, 48, |_| panic!("a segment")));
         for len in 0..54 {
             assert!(!segment(&frame[..len], false, 34, 100, |_| panic!("a segment")));
         }
