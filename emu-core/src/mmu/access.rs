@@ -244,12 +244,16 @@ impl Vcpu {
     /// [`Vcpu::copy_through_buffer`].
     pub fn fill_through_buffer(&mut self, to: u64, value: u64, width: Width, count: u64) -> bool {
         let len = (count * width.bytes()) as usize;
-        let Some(to) = self.ram_at(to, Access::Write).filter(|_| len <= 0x1000) else { return false };
+        let Some(offset) = self.ram_at(to, Access::Write).filter(|_| len <= 0x1000) else { return false };
+        // The TLB has the page now, unless it holds decoded code.
+        if self.fill_ascending(to, value, width, count) {
+            return true;
+        }
         let mut buffer = [0; 0x1000];
         for element in buffer[..len].chunks_exact_mut(width as usize) {
             element.copy_from_slice(&value.to_le_bytes()[..width as usize]);
         }
-        self.write_ram(to, &buffer[..len]);
+        self.write_ram(offset, &buffer[..len]);
         true
     }
 
@@ -267,12 +271,17 @@ impl Vcpu {
         true
     }
 
-    /// Copies `len` bytes, each side within a page, where [`Vcpu::copy_ascending`] cannot: the pages compete for one TLB
-    /// entry, or the destination holds decoded code. Whether it did; faults, device memory, overlaps and breakpoints are
-    /// left to element-wise moves.
-    pub fn copy_through_buffer(&mut self, from: u64, to: u64, len: usize) -> bool {
-        let Some(from) = self.ram_at(from, Access::Read) else { return false };
-        let Some(to) = self.ram_at(to, Access::Write) else { return false };
+    /// As [`Vcpu::copy_ascending`] where the TLB does not have both pages, because they compete for one of its entries for example, or
+    /// the destination holds decoded code. Whether it did; faults, device memory, breakpoints, and overlaps in such pages are left to
+    /// element-wise moves.
+    pub fn copy_through_buffer(&mut self, from: u64, to: u64, len: u64, element: u64) -> bool {
+        let Some(from_offset) = self.ram_at(from, Access::Read) else { return false };
+        let Some(to_offset) = self.ram_at(to, Access::Write) else { return false };
+        // The TLB has them now, as a rule.
+        if self.copy_ascending(from, to, len, element) {
+            return true;
+        }
+        let (from, to, len) = (from_offset, to_offset, len as usize);
         if to.wrapping_sub(from) < len || len > 0x1000 {
             return false;
         }

@@ -156,11 +156,7 @@ fn copy_run(cpu: &mut Vcpu, insn: &Insn, most: u64) -> Option<u64> {
     let size = width(insn).bytes();
     let (from, n) = run_ahead(cpu, insn, RSI, most, Access::Read)?;
     let (to, n) = run_ahead(cpu, insn, RDI, n, Access::Write)?;
-    // The second has the TLB know both, even where it does not copy.
-    let copied = cpu.copy_ascending(from, to, n * size, size)
-        || cpu.copy_through_buffer(from, to, (n * size) as usize)
-        || cpu.copy_ascending(from, to, n * size, size);
-    if !copied {
+    if !cpu.copy_ascending(from, to, n * size, size) && !cpu.copy_through_buffer(from, to, n * size, size) {
         return None;
     }
     advance(cpu, insn, RSI, n);
