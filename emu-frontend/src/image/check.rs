@@ -1,5 +1,8 @@
 //! What a check of an image has found.
 
+/// Lines about problems at most: a damaged image may have more than anybody reads, and than memory holds.
+const MOST_LINES: usize = 4096;
+
 /// The counts that `qemu-img check` prints, and a line for each problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckResult {
@@ -29,4 +32,15 @@ pub struct CheckResult {
     pub fragmented_clusters: u64,
     /// Those that are compressed.
     pub compressed_clusters: u64,
+}
+
+impl CheckResult {
+    /// Adds a line about a problem, as long as there is room.
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        match self.problems.len() {
+            0..MOST_LINES => self.problems.push(line()),
+            MOST_LINES => self.problems.push("... and more".into()),
+            _ => {}
+        }
+    }
 }

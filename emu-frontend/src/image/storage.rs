@@ -84,6 +84,11 @@ pub fn read_exact(storage: &mut dyn Storage, offset: u64, buffer: &mut [u8]) -> 
     }
 }
 
+/// Whether the host is known to have nothing in these bytes.
+pub fn is_hole(storage: &mut dyn Storage, offset: u64, len: u64) -> bool {
+    matches!(storage.extent(offset, len), Ok((false, hole)) if hole >= len)
+}
+
 /// Bytes in memory; clones share them.
 #[cfg(test)]
 #[derive(Clone, Default)]

@@ -13,6 +13,8 @@ pub const V3_LENGTH: usize = 112;
 pub const LONGEST_L1: u64 = 32 << 20;
 /// The longest refcount table, in bytes.
 pub const LONGEST_REFCOUNT_TABLE: u64 = 8 << 20;
+/// The longest encryption header, in bytes: LUKS version 1 needs two MiB.
+const LONGEST_ENCRYPTION: u64 = 64 << 20;
 /// The most snapshots.
 pub const MOST_SNAPSHOTS: u32 = 65_536;
 const LONGEST_BACKING_NAME: u32 = 1023;
@@ -255,7 +257,11 @@ impl Header {
                 extension::BACKING_FORMAT => self.backing_format = String::from_utf8(contents).ok(),
                 extension::FEATURE_NAMES => {}
                 extension::ENCRYPTION if contents.len() == 16 => {
-                    self.encryption = Some((be64(&contents, 0), be64(&contents, 8)));
+                    let (start, len) = (be64(&contents, 0), be64(&contents, 8));
+                    if !start.is_multiple_of(cluster) || start >> 62 != 0 || len > LONGEST_ENCRYPTION {
+                        return Err(invalid("the place of the encryption header is impossible"));
+                    }
+                    self.encryption = Some((start, len));
                 }
                 _ => self.extensions.push((kind, contents)),
             }

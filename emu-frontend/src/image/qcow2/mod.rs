@@ -116,6 +116,9 @@ impl Qcow2 {
         if !self.refcounts.table().iter().filter(|offset| **offset != 0).all(|offset| blocks.insert(*offset)) {
             return Err(self.found_corrupt("a refcount block counts two ranges of clusters"));
         }
+        if let Err(e) = self.distinct_tables(&self.l1) {
+            return Err(self.found_corrupt(e.to_string()));
+        }
         if self.header.incompatible & incompatible::DIRTY != 0 {
             self.check_structures(check::Fix::All)?;
             self.set_incompatible(incompatible::DIRTY, false)?;

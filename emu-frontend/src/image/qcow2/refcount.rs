@@ -9,8 +9,8 @@
 //! any more ([`Refcounts::free_later`]), so that nothing is written over what the file as it is on the host may show.
 
 use crate::image::invalid;
-use crate::image::storage::{Storage, read_exact};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::image::storage::{Storage, is_hole, read_exact};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::ops::Range;
 
@@ -31,6 +31,15 @@ impl Block {
     fn touch(&mut self, clock: u64) -> &mut Block {
         self.used = clock;
         self
+    }
+
+    /// Sets a count.
+    fn change(&mut self, order: u32, place: usize, count: u64) {
+        let changed = set(&mut self.bytes, order, place, count);
+        self.dirty = Some(match self.dirty.take() {
+            None => changed,
+            Some(old) => old.start.min(changed.start)..old.end.max(changed.end),
+        });
     }
 }
 
@@ -160,17 +169,52 @@ impl Refcounts {
         Ok(block.map_or(0, |block| get(&block.bytes, order, (cluster & ((1 << bits) - 1)) as usize)))
     }
 
-    /// The counts of the block number `index` that are not 0, each with its place in the block.
+    /// Makes the counts of the block number `index` that are not 0 what `f` says, given the cluster and its count.
     ///
     /// # Errors
     /// The block cannot be read.
-    pub fn counts(&mut self, file: &mut dyn Storage, index: usize) -> io::Result<Vec<(u64, u64)>> {
-        let (order, per_word) = (self.order, 64 >> self.order);
-        let Some(block) = self.block(file, index)? else { return Ok(Vec::new()) };
-        let words = block.bytes.chunks_exact(8).enumerate().filter(|(_, word)| **word != [0; 8]);
-        let places = words.flat_map(|(word, _)| word * per_word..(word + 1) * per_word);
-        let counts = places.map(|place| (place as u64, get(&block.bytes, order, place)));
-        Ok(counts.filter(|(_, count)| *count > 0).collect())
+    pub fn visit(
+        &mut self,
+        file: &mut dyn Storage,
+        index: usize,
+        mut f: impl FnMut(u64, u64) -> u64,
+    ) -> io::Result<()> {
+        let (order, per_word, first) = (self.order, 64 >> self.order, (index as u64) << self.block_bits());
+        let Some(block) = self.block(file, index)? else { return Ok(()) };
+        let mut lowest = u64::MAX;
+        for word in 0..block.bytes.len() / 8 {
+            if block.bytes[8 * word..8 * word + 8] == [0; 8] {
+                continue;
+            }
+            for place in word * per_word..(word + 1) * per_word {
+                let old = get(&block.bytes, order, place);
+                let cluster = first + place as u64;
+                let new = if old > 0 { f(cluster, old) } else { 0 };
+                if new != old {
+                    block.change(order, place, new);
+                    lowest = lowest.min(cluster);
+                }
+            }
+        }
+        self.hint = self.hint.min(lowest);
+        Ok(())
+    }
+
+    /// The numbers of the blocks that are where they can be and have anything in them; of those in one place, the first.
+    pub fn sound_blocks(&self, file: &mut dyn Storage) -> Vec<usize> {
+        let mut places = HashSet::new();
+        let mut all = Vec::new();
+        for (index, offset) in self.table.iter().enumerate() {
+            let in_file = offset.is_multiple_of(self.cluster()) && *offset != 0 && *offset < file.len();
+            if (in_file || self.blocks.contains_key(&index)) && places.insert(*offset) {
+                // A hole takes no time.
+                let hole = |file: &mut dyn Storage| is_hole(file, *offset, self.cluster());
+                if self.blocks.contains_key(&index) || !hole(file) {
+                    all.push(index);
+                }
+            }
+        }
+        all
     }
 
     /// Sets the count of cluster number `cluster`, which has a block.
@@ -180,11 +224,7 @@ impl Refcounts {
         let Some(block) = self.block(file, index)? else {
             return Err(invalid(format!("cluster {cluster} has no refcount block")));
         };
-        let changed = set(&mut block.bytes, order, (cluster & ((1 << bits) - 1)) as usize, count);
-        block.dirty = Some(match block.dirty.take() {
-            None => changed,
-            Some(old) => old.start.min(changed.start)..old.end.max(changed.end),
-        });
+        block.change(order, (cluster & ((1 << bits) - 1)) as usize, count);
         Ok(())
     }
 
@@ -214,15 +254,6 @@ impl Refcounts {
             self.hint = self.hint.min(cluster);
         }
         Ok(count - 1)
-    }
-
-    /// Makes the count of `cluster` as low as `count`, which is what it is.
-    ///
-    /// # Errors
-    /// The host refuses.
-    pub fn lower(&mut self, file: &mut dyn Storage, cluster: u64, count: u64) -> io::Result<()> {
-        self.hint = self.hint.min(cluster);
-        self.set(file, cluster, count)
     }
 
     /// One reference less to `cluster` as soon as the file does not refer to it any more.

@@ -8,7 +8,8 @@ use super::header::{LONGEST_L1, MOST_SNAPSHOTS};
 use super::table::{COMPRESSED, COPIED, OFFSET};
 use super::{Qcow2, read_l1};
 use crate::image::invalid;
-use crate::image::storage::read_exact;
+use crate::image::storage::{is_hole, read_exact};
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
@@ -104,12 +105,18 @@ impl Qcow2 {
         list.iter().position(|s| s.id == which).or_else(|| list.iter().position(|s| s.name == which))
     }
 
-    /// A snapshot's L1 table.
-    pub(super) fn snapshot_l1(&mut self, snapshot: &Snapshot) -> io::Result<Vec<u64>> {
-        let aligned = snapshot.l1_offset.is_multiple_of(self.cluster());
-        if u64::from(snapshot.l1_size) * 8 > LONGEST_L1 || !aligned {
-            return Err(invalid(format!("the L1 table of snapshot {} is impossible", snapshot.id)));
+    /// Whether a snapshot's L1 table can be one.
+    pub(super) fn check_snapshot_l1(&self, snapshot: &Snapshot) -> io::Result<()> {
+        let aligned = snapshot.l1_offset.is_multiple_of(self.cluster()) && snapshot.l1_offset >> 62 == 0;
+        match u64::from(snapshot.l1_size) * 8 <= LONGEST_L1 && aligned {
+            true => Ok(()),
+            false => Err(invalid(format!("the L1 table of snapshot {} is impossible", snapshot.id))),
         }
+    }
+
+    /// A snapshot's L1 table.
+    fn snapshot_l1(&mut self, snapshot: &Snapshot) -> io::Result<Vec<u64>> {
+        self.check_snapshot_l1(snapshot)?;
         read_l1(self.file.as_mut(), snapshot.l1_offset, snapshot.l1_size)
     }
 
@@ -161,6 +168,7 @@ impl Qcow2 {
             return Err(invalid("the snapshot's disk is too large"));
         }
         l1.resize(l1.len().max(needed as usize), 0);
+        self.distinct_tables(&l1)?;
         self.dirtily(|image| {
             image.count_references(&l1)?;
             let old = image.l1.clone();
@@ -182,6 +190,7 @@ impl Qcow2 {
         let Some(index) = Qcow2::find(&list, which) else { return Err(no_snapshot()) };
         let snapshot = list.remove(index);
         let l1 = self.snapshot_l1(&snapshot)?;
+        self.distinct_tables(&l1)?;
         self.dirtily(|image| {
             image.write_snapshots(&list)?;
             image.drop_references(&l1)?;
@@ -248,8 +257,8 @@ impl Qcow2 {
 
     /// One more reference to all that `l1` refers to.
     fn count_references(&mut self, l1: &[u64]) -> io::Result<()> {
-        for entry in l1.iter().map(|entry| entry & OFFSET).filter(|entry| *entry != 0) {
-            let entries = self.tables.get(self.file.as_mut(), &self.header, entry)?.entries.clone();
+        for entry in self.distinct_tables(l1)? {
+            let entries = self.entries_of(entry)?;
             for entry in entries {
                 for cluster in self.clusters_of(entry)? {
                     self.refcounts.increment(self.file.as_mut(), cluster)?;
@@ -262,8 +271,8 @@ impl Qcow2 {
 
     /// One reference less, at once: the header does not lead to `l1` any more.
     fn drop_references(&mut self, l1: &[u64]) -> io::Result<()> {
-        for entry in l1.iter().map(|entry| entry & OFFSET).filter(|entry| *entry != 0) {
-            let entries = self.tables.get(self.file.as_mut(), &self.header, entry)?.entries.clone();
+        for entry in self.distinct_tables(l1)? {
+            let entries = self.entries_of(entry)?;
             for entry in entries {
                 for cluster in self.clusters_of(entry)? {
                     self.refcounts.decrement(self.file.as_mut(), cluster)?;
@@ -274,26 +283,51 @@ impl Qcow2 {
         Ok(())
     }
 
+    /// The L2 tables that `l1` names.
+    ///
+    /// # Errors
+    /// It names one twice: no image is like that, and work on it would have no end.
+    pub(super) fn distinct_tables(&self, l1: &[u64]) -> io::Result<Vec<u64>> {
+        let mut known = HashSet::new();
+        let tables: Vec<u64> = l1.iter().map(|entry| entry & OFFSET).filter(|table| *table != 0).collect();
+        match tables.iter().all(|table| known.insert(*table)) {
+            true => Ok(tables),
+            false => Err(invalid("an L2 table maps two ranges of the disk")),
+        }
+    }
+
+    /// The entries of the L2 table at `table`; none if that is a hole of the file.
+    fn entries_of(&mut self, table: u64) -> io::Result<Vec<u64>> {
+        let len = self.cluster();
+        if !self.tables.contains(table) && is_hole(self.file.as_mut(), table, len) {
+            return Ok(Vec::new());
+        }
+        Ok(self.tables.get(self.file.as_mut(), &self.header, table)?.entries.clone())
+    }
+
     /// Makes the COPIED flags of the active tables tell whether the refcount is 1.
     pub(super) fn update_copied(&mut self) -> io::Result<()> {
+        let marks = self.marks()?;
+        let bits = self.header.cluster_bits;
+        let mut known = HashSet::new();
         for i in 0..self.l1.len() {
             let offset = self.l1[i] & OFFSET;
             if offset == 0 {
                 continue;
             }
-            let own = self.refcounts.get(self.file.as_mut(), offset >> self.header.cluster_bits)? == 1;
-            let entry = if own { offset | COPIED } else { offset };
+            let entry = if marks.once(offset >> bits) { offset | COPIED } else { offset };
             if self.l1[i] != entry {
                 self.l1[i] = entry;
                 self.l1_dirty.insert(i);
             }
-            let entries = self.tables.get(self.file.as_mut(), &self.header, offset)?.entries.clone();
-            for (j, entry) in entries.into_iter().enumerate() {
+            if !known.insert(offset) {
+                continue;
+            }
+            for (j, entry) in self.entries_of(offset)?.into_iter().enumerate() {
                 if entry & COMPRESSED != 0 || entry & OFFSET == 0 {
                     continue;
                 }
-                let own = self.refcounts.get(self.file.as_mut(), (entry & OFFSET) >> self.header.cluster_bits)? == 1;
-                let new = if own { entry | COPIED } else { entry & !COPIED };
+                let new = if marks.once((entry & OFFSET) >> bits) { entry | COPIED } else { entry & !COPIED };
                 if new != entry {
                     self.tables.get(self.file.as_mut(), &self.header, offset)?.set(j, new);
                 }

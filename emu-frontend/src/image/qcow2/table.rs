@@ -124,6 +124,11 @@ impl Tables {
         }
     }
 
+    /// Whether the table at `offset` is in memory.
+    pub fn contains(&self, offset: u64) -> bool {
+        self.map.contains_key(&offset)
+    }
+
     /// A new table at `offset`.
     pub fn add(&mut self, offset: u64, entries: Vec<u64>) {
         self.map.insert(offset, Table { entries, dirty: None, fresh: true, used: self.clock });

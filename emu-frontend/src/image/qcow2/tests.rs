@@ -4,6 +4,7 @@ use super::check::Fix;
 use super::create::{Options, create};
 use super::header::Compression;
 use super::*;
+use crate::image::file::{FileMode, FileStorage};
 use crate::image::storage::MemoryStorage;
 use crate::image::testing::*;
 use std::time::Duration;
@@ -424,6 +425,141 @@ fn refcount_block_that_is_named_again_and_again_is_refused() {
     let mut reader = hostile;
     reader.set_read_only();
     assert!(Qcow2::open(Box::new(reader), Dirty::Repair).is_ok());
+}
+
+/// An image whose L1 table is made by `l1` of its L2 table's offset, and the offset of that table.
+fn with_l1(size: u64, l1: impl Fn(u64, usize) -> u64) -> (Vec<u8>, usize) {
+    let file = new_image(&Options { size, cluster_size: 4096, ..Options::default() });
+    open(&file).write_at(0, &[1; 4096]).unwrap();
+    let image = open(&file);
+    let (start, len, l2) = (image.header.l1_offset as usize, image.l1.len(), image.l1[0] & OFFSET);
+    let mut bytes = file.bytes();
+    for i in 0..len {
+        bytes[start + 8 * i..start + 8 * i + 8].copy_from_slice(&l1(l2, i).to_be_bytes());
+    }
+    (bytes, l2 as usize)
+}
+
+fn check(bytes: Vec<u8>) -> CheckResult {
+    let start = std::time::Instant::now();
+    let mut image = Qcow2::open(Box::new(MemoryStorage::new(bytes)), Dirty::Leave).unwrap();
+    let result = image.check_structures(Fix::Nothing).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    result
+}
+
+#[test]
+fn table_that_is_named_again_and_again_is_looked_at_once() {
+    // Half a million tables of 512 entries, all of them one.
+    let (mut bytes, l2) = with_l1(1 << 40, |l2, _| l2);
+    for entry in bytes[l2 + 8..l2 + 4096].chunks_exact_mut(8) {
+        entry.copy_from_slice(&(!(table::COPIED | table::COMPRESSED)).to_be_bytes());
+    }
+    let result = check(bytes.clone());
+    let number = l2 >> 12;
+    let line = format!("ERROR cluster {number} refcount=1 reference=524288");
+    assert!(result.problems.contains(&line) || result.problems.len() > 4096, "{:?}", result.problems);
+    // The entries that are impossible, each once; the L1 entries' flags; the counts of the table and the cluster.
+    assert_eq!((result.corruptions, result.copied_errors), (511 + 524_288 + 2, 524_288));
+    assert!(result.problems.len() <= 4097);
+    for read_only in [false, true] {
+        let mut file = MemoryStorage::new(bytes.clone());
+        if read_only {
+            file.set_read_only();
+        }
+        let opened = Qcow2::open(Box::new(file), Dirty::Repair);
+        assert_eq!(opened.is_ok(), read_only);
+    }
+}
+
+#[test]
+fn snapshots_that_share_tables_beyond_reason_are_damaged() {
+    let file = new_image(&Options { size: 1 << 40, cluster_size: 4096, ..Options::default() });
+    let mut image = open(&file);
+    image.write_at(0, &[1; 4096]).unwrap();
+    image.create_snapshot("name", Duration::ZERO).unwrap();
+    let (table, len) = (image.header.snapshots_offset as usize, image.snapshot_table_len().unwrap() as usize);
+    drop(image);
+    // Ten thousand of them, in a table behind the end.
+    let mut bytes = file.bytes();
+    let at = bytes.len() as u64;
+    let entry = bytes[table..table + len].to_vec();
+    bytes.extend(entry.repeat(10_000));
+    bytes.resize(bytes.len().next_multiple_of(4096), 0);
+    bytes[60..64].copy_from_slice(&10_000u32.to_be_bytes());
+    bytes[64..72].copy_from_slice(&at.to_be_bytes());
+    let result = check(bytes.clone());
+    assert_eq!(result.problems[0], "ERROR snapshot 1: its L1 table lies over another one");
+    assert!(result.corruptions >= 9_999, "{}", result.corruptions);
+    // One that names a table twice cannot be taken apart.
+    let mut bytes = file.bytes();
+    let l1 = u64::from_be_bytes(bytes[table..table + 8].try_into().unwrap()) as usize;
+    bytes.copy_within(l1..l1 + 8, l1 + 8);
+    let mut image = open(&MemoryStorage::new(bytes));
+    for error in [image.delete_snapshot("name"), image.apply_snapshot("name")] {
+        assert_eq!(error.unwrap_err().to_string(), "an L2 table maps two ranges of the disk");
+    }
+}
+
+#[test]
+fn references_behind_the_end_of_the_file_are_not_counted() {
+    let (mut bytes, l2) = with_l1(1 << 30, |l2, i| if i == 0 { l2 | table::COPIED } else { (i as u64) << 44 });
+    for (i, entry) in bytes[l2 + 8..l2 + 4096].chunks_exact_mut(8).enumerate() {
+        entry.copy_from_slice(&((i as u64 + 1) << 40).to_be_bytes());
+    }
+    let result = check(bytes);
+    assert_eq!((result.corruptions, result.leaks), (511 + 2 * 511, 0), "{:?}", &result.problems[..4]);
+}
+
+#[test]
+fn holes_that_a_table_names_take_no_time() {
+    let folder = Folder::new("holes");
+    let path = folder.path("h.qcow2");
+    let file = new_image(&Options { size: 1 << 54, cluster_size: 2 << 20, ..Options::default() });
+    let l1 = open(&file).header.l1_offset as usize;
+    let mut bytes = file.bytes();
+    let (first, count) = (bytes.len() as u64 >> 21, 30_000);
+    for i in 0..count {
+        bytes[l1 + 8 * i as usize..][..8].copy_from_slice(&(table::COPIED | (first + i) << 21).to_be_bytes());
+    }
+    let host = std::fs::File::create(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&host, &bytes, 0).unwrap();
+    host.set_len((first + count) << 21).unwrap();
+    let mode = FileMode { read_only: true, unlocked: true, ..FileMode::default() };
+    let file = FileStorage::open(path.as_ref(), mode).unwrap();
+    let start = std::time::Instant::now();
+    let mut image = Qcow2::open(Box::new(file), Dirty::Leave).unwrap();
+    let result = image.check_structures(Fix::Nothing).unwrap();
+    assert_eq!(result.corruptions, 2 * count);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn encryption_header_has_its_place_and_is_never_written_over() {
+    let file = new_image(&Options { size: 1 << 20, ..Options::default() });
+    open(&file).write_at(0, &[1; 65536]).unwrap();
+    let image = open(&file);
+    let (l2, data) = ((image.l1[0] & OFFSET) as usize, image.untouched);
+    drop(image);
+    // An extension that says that the next cluster to be given out is the encryption header.
+    let with_header = |start: u64, len: u64| {
+        let mut bytes = file.bytes();
+        let at = bytes[100..104].try_into().map(u32::from_be_bytes).unwrap() as usize;
+        bytes.copy_within(at..at + 512, at + 24);
+        bytes[at..at + 8].copy_from_slice(&[0x05, 0x37, 0xbe, 0x77, 0, 0, 0, 16]);
+        bytes[at + 8..at + 24].copy_from_slice(&[start.to_be_bytes(), len.to_be_bytes()].concat());
+        MemoryStorage::new(bytes)
+    };
+    for (start, len) in [(512, 512), (u64::MAX << 16, 512), (data, u64::MAX), (1 << 62, 1 << 20)] {
+        assert!(Qcow2::open(Box::new(with_header(start, len)), Dirty::Leave).is_err(), "{start:#x} {len:#x}");
+    }
+    let hostile = with_header(data, 1000);
+    let error = open(&hostile).write_at(65536, &[2; 65536]).unwrap_err().to_string();
+    assert!(error.contains("the encryption header is counted as free"), "{error}");
+    let mut bytes = with_header(data, 1000).bytes();
+    bytes[l2..l2 + 8].copy_from_slice(&(table::COPIED | data).to_be_bytes());
+    let error = open(&MemoryStorage::new(bytes)).write_at(0, &[2; 512]).unwrap_err().to_string();
+    assert!(error.contains("written over the encryption header"), "{error}");
 }
 
 #[test]

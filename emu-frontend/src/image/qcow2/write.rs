@@ -89,7 +89,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn limit_memory(&mut self) -> io::Result<()> {
+    pub(super) fn limit_memory(&mut self) -> io::Result<()> {
         let bytes = self.tables.dirty_bytes() + self.refcounts.dirty_bytes();
         if bytes > MOST_DIRTY.max(8 << self.header.cluster_bits) || self.refcounts.waiting() > MOST_WAITING {
             self.write_back()?;
