@@ -16,7 +16,7 @@
 //! thus drops only what the supervisor bank holds of the old one besides global pages ([`super::context`]).
 
 /// log2 of the entries in a bank.
-pub const BITS: u32 = 10;
+pub const BITS: u32 = 12;
 /// Address spaces whose translations are kept. Linux uses six PCIDs at a time.
 pub const CONTEXTS: usize = 7;
 const SIZE: usize = 1 << BITS;
