@@ -3,12 +3,13 @@
 //! Blocks are added at the end of the file. The table is changed in memory; a flush makes the data durable first, then
 //! writes the table, so that the file never refers to a block that is not there. Nothing is ever given back.
 
-use crate::image::Format;
 use crate::image::layer::{Extent, ExtentKind, Layer, data_in, is_zero};
 use crate::image::storage::Storage;
+use crate::image::{Format, invalid};
 use emu_devices::storage::block::Image;
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 
 /// The most entries of a table: what they take in memory is bounded, whatever a header says.
 pub const MOST_ENTRIES: u64 = 16 << 20;
@@ -61,6 +62,17 @@ pub trait Table: Send {
     fn write_entries(&mut self, file: &mut dyn Storage, entries: &[(usize, u64)]) -> io::Result<()>;
 }
 
+/// Whether any of `structures` meets another one, or a block of `block` bytes at one of `starts`.
+fn is_tangled(mut starts: impl Iterator<Item = u64>, block: u64, mut structures: Vec<Range<u64>>) -> bool {
+    structures.retain(|range| !range.is_empty());
+    structures.sort_unstable_by_key(|range| range.start);
+    let over_one = |at: u64| {
+        let next = structures.partition_point(|range| range.end <= at);
+        structures.get(next).is_some_and(|range| range.start < at + block)
+    };
+    structures.windows(2).any(|two| two[0].end > two[1].start) || starts.any(over_one)
+}
+
 /// An image of that kind.
 pub struct Blocks<T: Table> {
     file: Box<dyn Storage>,
@@ -74,10 +86,27 @@ pub struct Blocks<T: Table> {
 }
 
 impl<T: Table> Blocks<T> {
-    /// A disk of `len` bytes in blocks of `block`, which are at `places`.
-    pub fn new(file: Box<dyn Storage>, table: T, places: Vec<Place>, block: u64, len: u64) -> Blocks<T> {
-        let end = table.end(file.len()).next_multiple_of(table.alignment());
-        Blocks { file, table, places, block, len, end, dirty: BTreeSet::new() }
+    /// A disk of `len` bytes in blocks of `block`, which are at `places`. `structures`: what else of the format is in the file.
+    ///
+    /// # Errors
+    /// The file can be written, and its structures lie over each other or over blocks: what a guest writes would change them.
+    pub fn new(
+        file: Box<dyn Storage>,
+        table: T,
+        places: Vec<Place>,
+        (block, len): (u64, u64),
+        structures: Vec<Range<u64>>,
+    ) -> io::Result<Blocks<T>> {
+        let starts = || places.iter().filter_map(|place| if let Place::At(at) = place { Some(*at) } else { None });
+        if !file.is_read_only() && is_tangled(starts(), block, structures) {
+            return Err(invalid(
+                "tables and blocks of the image lie over each other: it can be opened for reading only",
+            ));
+        }
+        // The last block need not be there as a whole.
+        let last = starts().max().map_or(0, |at| at + block);
+        let end = table.end(file.len()).max(last).next_multiple_of(table.alignment());
+        Ok(Blocks { file, table, places, block, len, end, dirty: BTreeSet::new() })
     }
 
     fn place(&self, index: u64) -> Place {

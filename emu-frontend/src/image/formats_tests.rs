@@ -1,6 +1,6 @@
 //! VDI, VHD and VMDK images against a model and `qemu-img`, and hostile ones.
 
-use crate::image::file::{FileMode, FileStorage};
+use crate::image::file::FileStorage;
 use crate::image::layer::Layer;
 use crate::image::open::{OpenOptions, open};
 use crate::image::storage::{MemoryStorage, Storage};
@@ -109,8 +109,7 @@ fn hostile_images_are_refused_or_fail_in_bounded_time() {
         let mut image = open_file(&path, format, false);
         random_operations(image.as_mut(), &mut vec![0; SIZE as usize], &mut fastrand::Rng::with_seed(2), 20);
         drop(image);
-        let mut good = vec![0; FileStorage::open(Path::new(&path), FileMode::default()).unwrap().len() as usize];
-        good.copy_from_slice(&std::fs::read(&path).unwrap());
+        let good = std::fs::read(&path).unwrap();
         for seed in 0..100 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut bytes = good.clone();
@@ -166,4 +165,158 @@ fn hostile_images_are_refused_or_fail_in_bounded_time() {
         }
     }
     assert!(start.elapsed() < Duration::from_secs(120), "{:?}", start.elapsed());
+}
+
+type Opener = fn(Box<dyn Storage>) -> std::io::Result<Box<dyn Layer>>;
+
+fn open_vmdk(file: Box<dyn Storage>) -> std::io::Result<Box<dyn Layer>> {
+    vmdk::open(file, &|_| Err("no".into()))
+}
+
+fn open_vdi(file: Box<dyn Storage>) -> std::io::Result<Box<dyn Layer>> {
+    vdi::open(file).map(|image| Box::new(image) as Box<dyn Layer>)
+}
+
+fn open_vhdx(file: Box<dyn Storage>) -> std::io::Result<Box<dyn Layer>> {
+    vhdx::open(file).map(|image| Box::new(image) as Box<dyn Layer>)
+}
+
+/// A new image with `changes`, each of bytes from an offset on, and right checksums; opened, for reading only or not.
+fn changed(kind: &str, changes: &[(usize, &[u8])], read_only: bool) -> Result<(), String> {
+    let mut file = MemoryStorage::default();
+    let (made, opener): (_, Opener) = match kind {
+        "vdi" => (vdi::create(&mut file, SIZE, false, [7; 16]), open_vdi),
+        // With a table of several sectors.
+        "vpc" => (vpc::create(&mut file, 400 * SIZE, false, [7; 16], 1), vpc::open),
+        "vpc-fixed" => (vpc::create(&mut file, SIZE, true, [7; 16], 1), vpc::open),
+        "vhdx" => (vhdx::create(&mut file, SIZE, [7; 32]), open_vhdx),
+        _ => (vmdk::create(&mut file, SIZE, "x.vmdk", 77), open_vmdk),
+    };
+    made.unwrap();
+    let mut bytes = file.bytes();
+    for (at, change) in changes {
+        bytes[*at..at + change.len()].copy_from_slice(change);
+    }
+    match kind {
+        "vpc" | "vpc-fixed" => vpc::reseal(&mut bytes),
+        "vhdx" => vhdx::reseal(&mut bytes),
+        _ => {}
+    }
+    let mut file = MemoryStorage::new(bytes);
+    if read_only {
+        file.set_read_only();
+    }
+    opener(Box::new(file)).map(|_| ()).map_err(|e| e.to_string())
+}
+
+#[test]
+fn numbers_beyond_the_limits_of_headers_are_refused() {
+    const FAR: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+    // VMDK has its redundant directory and table in sectors 21 and 22, the others in 26 and 27.
+    let cases: [(&str, usize, &[u8], &str); 22] = [
+        ("vmdk", 12, &FAR, "the VMDK image is too large"),
+        ("vmdk", 20, &[0, 0, 0, 0, 1, 0, 0, 0], "Invalid VMDK grain size"),
+        ("vmdk", 20, &[3], "Invalid VMDK grain size"),
+        ("vmdk", 44, &[0, 0, 0, 1], "VMDK grain tables of other sizes"),
+        ("vmdk", 56, &FAR, "the VMDK grain directory is beyond any file"),
+        ("vmdk", 48, &[0, 0, 0, 1], "unexpected end of file"),
+        ("vmdk", 21 << 9, &[0xff, 0xff, 0xff, 0], "a VMDK grain table lies beyond the end"),
+        ("vmdk", 26 << 9, &[0xff, 0xff, 0xff, 0], "unexpected end of file"),
+        ("vmdk", 27 << 9, &[0xff, 0xff, 0xff, 0], "a VMDK grain lies beyond the end"),
+        ("vdi", 340, &[0, 0, 0, 0xff], "unsupported VDI image (unaligned tables)"),
+        ("vdi", 340, &[0, 0, 0, 0], "unsupported VDI image (unaligned tables)"),
+        ("vdi", 368, &FAR, "unsupported VDI image (size)"),
+        ("vdi", 376, &[0, 0, 0, 0], "unsupported VDI image (block size)"),
+        ("vdi", 384, &[0xff, 0xff, 0xff, 0xff], "unsupported VDI image (unaligned tables)"),
+        ("vdi", 512, &[5], "a VDI block lies beyond all blocks"),
+        ("vpc", 16, &FAR, "unexpected end of file"),
+        ("vpc", 48, &FAR, "the VHD image is too large"),
+        ("vpc", 512 + 16, &FAR, "the VHD block table is beyond the end"),
+        ("vpc", 512 + 28, &[0xff; 4], "the VHD block table is too small or too large"),
+        ("vpc", 512 + 32, &[0, 0, 0, 0], "invalid VHD block size"),
+        ("vpc", 512 + 32, &[0x80, 0, 0, 0], "invalid VHD block size"),
+        ("vpc", 3 * 512, &[0, 1, 0, 0], "a VHD block lies outside the file"),
+    ];
+    for (kind, at, bytes, expected) in cases {
+        for read_only in [false, true] {
+            let error = changed(kind, &[(at, bytes)], read_only).err().unwrap_or_default();
+            assert!(error.contains(expected), "{kind} {at}: {error:?}, not {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn blocks_over_the_images_own_structures_are_not_written() {
+    let cases: [(&str, usize, &[u8]); 7] = [
+        // The first grain is the descriptor; a table's copy is the header, or the table itself.
+        ("vmdk", 27 << 9, &[2, 0, 0, 0]),
+        ("vmdk", 21 << 9, &[1, 0, 0, 0]),
+        ("vmdk", 21 << 9, &[27, 0, 0, 0]),
+        ("vmdk", 48, &[26]),
+        // The first block is the block table.
+        ("vpc", 3 * 512, &[0, 0, 0, 3]),
+        // The first block is the log, or the block table.
+        ("vhdx", 3 << 20, &[6, 0, 0x10, 0]),
+        ("vhdx", 3 << 20, &[6, 0, 0x30, 0]),
+    ];
+    for (kind, at, bytes) in cases {
+        let error = changed(kind, &[(at, bytes)], false).err().unwrap_or_default();
+        assert!(error.contains("lie over each other"), "{kind} {at} {bytes:?}: {error:?}");
+        assert_eq!(changed(kind, &[(at, bytes)], true), Ok(()), "{kind} {at} {bytes:?}");
+    }
+    for kind in ["vdi", "vpc", "vpc-fixed", "vmdk", "vhdx"] {
+        assert_eq!(changed(kind, &[], false), Ok(()), "{kind}");
+    }
+}
+
+#[test]
+fn both_copies_of_grain_tables_name_new_grains() {
+    let mut file = MemoryStorage::default();
+    vmdk::create(&mut file, SIZE, "x.vmdk", 77).unwrap();
+    let mut image = open_vmdk(Box::new(file.clone())).unwrap();
+    image.write_at(3 << 16, &[1; 512]).unwrap();
+    image.write_at(SIZE - 512, &[2; 512]).unwrap();
+    image.flush().unwrap();
+    let bytes = file.bytes();
+    let (copy, table) = (&bytes[22 << 9..26 << 9], &bytes[27 << 9..31 << 9]);
+    assert_eq!(copy, table);
+    assert_eq!(table.chunks_exact(4).filter(|entry| **entry != [0; 4]).count(), 2);
+}
+
+#[test]
+fn new_blocks_come_behind_a_last_one_that_is_not_there_as_a_whole() {
+    let mut file = MemoryStorage::default();
+    vmdk::create(&mut file, SIZE, "x.vmdk", 77).unwrap();
+    open_vmdk(Box::new(file.clone())).unwrap().write_at(0, &[1; 512]).unwrap();
+    file.set_len(file.len() - 60_000).unwrap();
+    let mut image = open_vmdk(Box::new(file)).unwrap();
+    image.write_at(1 << 16, &[2; 1 << 16]).unwrap();
+    image.write_at(0, &[3; 1 << 16]).unwrap();
+    assert!(contents(image.as_mut())[..2 << 16].chunks(1 << 16).zip([3, 2]).all(|(c, b)| c.iter().all(|x| *x == b)));
+}
+
+/// What a guest writes where a VHD footer may be is not taken for one.
+#[test]
+fn footers_that_guests_write_are_data() {
+    let mut dynamic = MemoryStorage::default();
+    vpc::create(&mut dynamic, SIZE, false, [7; 16], 1).unwrap();
+    let forged = dynamic.bytes()[..512].to_vec();
+    let mut fixed = MemoryStorage::default();
+    vpc::create(&mut fixed, SIZE, true, [7; 16], 1).unwrap();
+    vpc::open(Box::new(fixed.clone())).unwrap().write_at(0, &forged).unwrap();
+    let mut image = vpc::open(Box::new(fixed)).unwrap();
+    assert_eq!(contents(image.as_mut())[..512], forged);
+    // Power is lost when the last block is there, and the footer behind it is not.
+    let mut image = vpc::open(Box::new(dynamic.clone())).unwrap();
+    image.write_at((2 << 20) - 512, &forged).unwrap();
+    image.flush().unwrap();
+    drop(image);
+    dynamic.set_len(dynamic.len() - 512).unwrap();
+    let mut image = vpc::open(Box::new(dynamic.clone())).unwrap();
+    image.write_at(2 << 20, &[5; 512]).unwrap();
+    image.flush().unwrap();
+    drop(image);
+    let mut image = vpc::open(Box::new(dynamic.clone())).unwrap();
+    assert_eq!(contents(image.as_mut())[(2 << 20) - 512..2 << 20], forged);
+    assert!(dynamic.bytes().ends_with(&dynamic.bytes()[..512]), "the footer is back");
 }

@@ -3,7 +3,7 @@
 //! Which other files an image may name is decided here. The image is data that a guest, or whoever made it, has
 //! written; the file that it calls its backing image is opened only if it lies in the folder of the image that the user
 //! named, or below, links followed, and is an ordinary file; or if the user names it, or allows others
-//! ([`Backing`]). A backing image whose format nobody has named is not asked for further files.
+//! ([`Backing`]). The same goes for the extents of VMDK images. A backing image whose format nobody has named is not asked for further files.
 
 use crate::image::file::{FileMode, FileStorage};
 use crate::image::layer::Layer;
@@ -246,7 +246,14 @@ fn open_format(
         }
         Format::Vmdk => {
             let read_only = storage.is_read_only();
-            let sibling = |file: &str| open_storage(&resolve(name, file)?.display().to_string(), options, read_only);
+            let sibling = |file: &str| {
+                let path = resolve(name, file)?;
+                let real = path.canonicalize().map_err(|e| e.to_string())?;
+                if !options.backing.anywhere && folder_of(name).is_some_and(|folder| !real.starts_with(folder)) {
+                    return Err("it is not in the image's folder; backing-files=any allows it".into());
+                }
+                open_storage(&path.display().to_string(), options, read_only)
+            };
             Ok((vmdk::open(storage, &sibling).map_err(|e| e.to_string())?, None))
         }
         Format::Vdi => Ok((Box::new(vdi::open(storage).map_err(|e| e.to_string())?), None)),

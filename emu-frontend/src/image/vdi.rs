@@ -122,7 +122,8 @@ pub fn open(mut file: Box<dyn Storage>) -> io::Result<Blocks<VdiTable>> {
         });
     }
     let allocated = allocated.max(u32_at(at::ALLOCATED).min(blocks as u32));
-    Ok(Blocks::new(file, VdiTable { map, data, allocated }, places, BLOCK, size))
+    // Blocks lie behind all that by their numbers.
+    Blocks::new(file, VdiTable { map, data, allocated }, places, (BLOCK, size), Vec::new())
 }
 
 /// Writes an empty image of `size` bytes; a static one has room for all its blocks.

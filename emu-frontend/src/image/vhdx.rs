@@ -433,7 +433,7 @@ impl LogEntry {
                     if at.saturating_add(len) > bounds || zeros > bounds {
                         return Err(damaged());
                     }
-                    file.write_zeroes(at, len, false)?;
+                    file.write_zeroes(at, len, true)?;
                 }
                 _ => return Err(damaged()),
             }
@@ -486,7 +486,10 @@ pub fn open(mut file: Box<dyn Storage>) -> io::Result<Blocks<Bat>> {
             _ => Place::Absent,
         });
     }
-    Ok(Blocks::new(file, Bat { header, offset: bat_region.0, chunk, marked: false }, places, block, size))
+    let region = |(start, len): (u64, u64)| start..start.saturating_add(len);
+    let structures = vec![0..MIB, region((log, log_len)), region(bat_region), region(metadata_region)];
+    let bat = Bat { header, offset: bat_region.0, chunk, marked: false };
+    Blocks::new(file, bat, places, (block, size), structures)
 }
 
 /// Makes the checksums of headers, region tables and log entries right.

@@ -171,8 +171,22 @@ fn open_sparse(mut file: Box<dyn Storage>, most: u64) -> io::Result<Box<dyn Laye
     if !copies.iter().all(table_fits) {
         return Err(invalid("a VMDK grain table lies beyond the end of the file"));
     }
-    let image = Blocks::new(file, GrainTables { tables: directory, copies }, places, block, size);
-    Ok(Box::new(image))
+    let range = |sector: u64, bytes: u64| match sector.saturating_mul(SECTOR) {
+        0 => 0..0,
+        start => start..start.saturating_add(bytes),
+    };
+    let mut structures = vec![
+        0..SECTOR,
+        range(header.descriptor, header.descriptor_sectors.saturating_mul(SECTOR)),
+        range(header.directory, tables * 4),
+    ];
+    if !copies.is_empty() {
+        structures.push(range(header.redundant_directory, tables * 4));
+    }
+    let all = directory.iter().chain(&copies).filter(|at| **at != 0);
+    structures.extend(all.map(|at| *at..at + TABLE_ENTRIES * 4));
+    let tables = GrainTables { tables: directory, copies };
+    Ok(Box::new(Blocks::new(file, tables, places, (block, size), structures)?))
 }
 
 /// A stream-optimised extent.

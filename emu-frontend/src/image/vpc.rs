@@ -103,15 +103,20 @@ pub fn open(mut file: Box<dyn Storage>) -> io::Result<Box<dyn Layer>> {
     let not_vhd = || invalid("Image is not in VPC format");
     let mut footer = [0; 512];
     read_exact(file.as_mut(), 0, &mut footer).map_err(|_| not_vhd())?;
-    let at_start = footer.starts_with(COOKIE);
     let len = file.len();
+    let mut last = [0; 512];
+    read_exact(file.as_mut(), len - 512, &mut last)?;
+    let is_good = |footer: &[u8; 512]| be32(footer, at::CHECKSUM) == checksum(footer, at::CHECKSUM);
+    // A guest has written the first sector of a fixed image, which may hold anything.
+    let fixed = last.starts_with(COOKIE) && is_good(&last) && be32(&last, at::TYPE) == FIXED;
+    let at_start = footer.starts_with(COOKIE) && !fixed;
     if !at_start {
-        read_exact(file.as_mut(), len - 512, &mut footer)?;
+        footer = last;
         if !footer.starts_with(COOKIE) {
             return Err(not_vhd());
         }
     }
-    if be32(&footer, at::CHECKSUM) != checksum(&footer, at::CHECKSUM) {
+    if !is_good(&footer) {
         return Err(invalid("the VHD footer's checksum is wrong"));
     }
     let geometry = &footer[at::GEOMETRY..at::GEOMETRY + 4];
@@ -167,8 +172,13 @@ fn open_dynamic(mut file: Box<dyn Storage>, footer: [u8; 512], size: u64) -> io:
     }
     let mut last = [0; 512];
     let len = file.len();
-    let closed = read_exact(file.as_mut(), len - 512, &mut last).is_ok() && last.starts_with(COOKIE);
-    Ok(Box::new(Blocks::new(file, VpcTable { table, footer, bitmap, closed }, places, block, size)))
+    // After a loss of power, a block may be there instead.
+    let in_block = places.iter().any(|place| matches!(place, Place::At(at) if at + block > len - 512));
+    let closed = !in_block && read_exact(file.as_mut(), len - 512, &mut last).is_ok() && last == footer;
+    let dynamic = be64(&footer, at::DATA_OFFSET);
+    let structures = vec![0..512, dynamic..dynamic + 1024, table..table + entries * 4];
+    let table = VpcTable { table, footer, bitmap, closed };
+    Ok(Box::new(Blocks::new(file, table, places, (block, size), structures)?))
 }
 
 /// Makes the checksums of footer and header right.
