@@ -248,6 +248,61 @@ fn image_cannot_name_files_outside_its_folder() {
     assert!(line.contains("its format is not named"), "{line}");
 }
 
+/// What a command that opens what lies below, too, says to an image whose backing image, or extent, leads elsewhere; others need it not.
+#[test]
+fn no_command_and_no_drive_follows_an_image_out_of_its_folder() {
+    let f = Folder::new("every");
+    let secret = Folder::new("every-secret");
+    let content = secret.raw("secret", 1, 1 << 20);
+    let victim = secret.0.join("secret").display().to_string();
+    f.raw("base.raw", 1, 1 << 20);
+    f.emu(&format!("create -q -u -f qcow2 -b {victim} -F raw evil.qcow2 1M"), 0);
+    f.emu("create -q -u -f qcow2 -b evil.qcow2 -F qcow2 top.qcow2 1M", 0);
+    std::os::unix::fs::symlink(&victim, f.0.join("link")).unwrap();
+    for (name, file) in [("absolute", victim.as_str()), ("parent", "../every-secret/secret"), ("link", "link")] {
+        let text = format!("# Disk DescriptorFile\nversion=1\nparentCID=ffffffff\nRW 2048 FLAT \"{file}\" 0\n");
+        fs::write(f.0.join(format!("{name}.vmdk")), text).unwrap();
+    }
+    for image in ["evil.qcow2", "top.qcow2", "absolute.vmdk", "parent.vmdk", "link.vmdk"] {
+        let qcow2 = image.ends_with("qcow2");
+        let is_refused =
+            |text: &str| text.contains("not in the folder of the image") || text.contains("not in the image's folder");
+        for line in [
+            "convert -O raw IMAGE out",
+            "compare IMAGE base.raw",
+            "compare base.raw IMAGE",
+            "map IMAGE",
+            "info --backing-chain IMAGE",
+            "commit -q IMAGE",
+            "rebase -q -b base.raw -F raw IMAGE",
+            "create -q -f qcow2 -b IMAGE -F FORMAT new.qcow2",
+            "resize -q IMAGE 2M",
+            "snapshot -c name IMAGE",
+            "check IMAGE",
+            "info IMAGE",
+        ] {
+            let format = if qcow2 { "qcow2" } else { "vmdk" };
+            let output = f.run("emu", &line.replace("IMAGE", image).replace("FORMAT", format));
+            let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+            // These have nothing to do with what lies below.
+            let alone = ["resize", "snapshot", "check", "info I"].iter().any(|command| line.starts_with(command));
+            match output.status.success() {
+                true => assert!(qcow2 && alone, "{line} {image}"),
+                false => assert!(is_refused(&complaint), "{line} {image}: {complaint}"),
+            }
+        }
+        for drive in ["if=ide", "if=virtio", "if=floppy", "media=cdrom", "if=virtio,snapshot=on", "if=none,id=d"] {
+            let drive = format!("file={image},{drive}");
+            let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
+            command.args(["-m", "16", "-display", "none", "-drive", &drive]).current_dir(&f.0);
+            let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+            let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(1) && is_refused(&complaint), "{drive}: {complaint}");
+        }
+    }
+    assert!(secret.read("secret") == content);
+}
+
 #[test]
 fn mistakes_are_one_line() {
     let f = Folder::new("mistakes");
