@@ -27,8 +27,8 @@ pub const HEADER_LEN: usize = 592;
 const SECTOR: usize = 512;
 const SLOTS: usize = 8;
 const SLOT_ACTIVE: u32 = 0x00ac_71f3;
-/// The most iterations of PBKDF2 that a header may ask for: about a minute's.
-const MOST_ITERATIONS: u32 = 100_000_000;
+/// The most rounds of its hash that a header may ask for, in all slots together: some minutes'.
+const MOST_ROUNDS: u64 = 400_000_000;
 /// The most stripes of a split key. All writers use 4000.
 const MOST_STRIPES: u32 = 16_384;
 
@@ -193,22 +193,21 @@ pub fn unlock(mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>, secret: &[
     if !matches!(key_len, 32 | 64) {
         return Err(invalid(format!("LUKS keys of {key_len} bytes are not implemented")));
     }
-    let bounded = |iterations: u32| match iterations {
-        0 => Err(invalid("the LUKS header is damaged")),
-        n if n > MOST_ITERATIONS => Err(invalid(format!("the LUKS header asks for {n} iterations, which is too many"))),
-        _ => Ok(iterations),
-    };
-    let iterations = bounded(iterations)?;
-    for slot in 0..SLOTS {
-        let s = &h[208 + 48 * slot..][..48];
-        if be32(s, 0) != SLOT_ACTIVE {
-            continue;
-        }
+    let slots = h[208..].chunks_exact(48).take(SLOTS).filter(|s| be32(s, 0) == SLOT_ACTIVE);
+    if iterations == 0 || slots.clone().any(|s| be32(s, 4) == 0) {
+        return Err(invalid("the LUKS header is damaged"));
+    }
+    let rounds = |iterations: u32, len: usize| u64::from(iterations) * len.div_ceil(hash.len()) as u64;
+    let all: u64 = slots.clone().map(|s| rounds(be32(s, 4), key_len) + rounds(iterations, digest.len())).sum();
+    if all > MOST_ROUNDS {
+        return Err(invalid(format!("the LUKS header asks for {all} rounds of its hash, which is too many")));
+    }
+    for s in slots {
         let (offset, stripes) = (u64::from(be32(s, 40)) * SECTOR as u64, be32(s, 44));
         if stripes == 0 || stripes > MOST_STRIPES {
             return Err(invalid("the LUKS header is damaged"));
         }
-        let key = hash.pbkdf2(secret, &s[8..40], bounded(be32(s, 4))?, key_len);
+        let key = hash.pbkdf2(secret, &s[8..40], be32(s, 4), key_len);
         let mut material = vec![0; (key_len * stripes as usize).next_multiple_of(SECTOR)];
         read(offset, &mut material)?;
         let Some(mut xts) = Xts::new(&key) else { continue };
@@ -428,6 +427,16 @@ mod tests {
         assert!(try_with(164, u32::MAX).contains("too many"));
         assert!(try_with(212, u32::MAX).contains("too many"));
         assert!(try_with(252, u32::MAX).contains("damaged"));
+        // Each slot on its own would do.
+        let mut greedy = h.clone();
+        for slot in 0..SLOTS {
+            let at = 208 + 48 * slot;
+            greedy.copy_within(208..256, at);
+            greedy[at + 4..at + 8].copy_from_slice(&90_000_000u32.to_be_bytes());
+        }
+        let storage = crate::image::storage::MemoryStorage::new(greedy);
+        let error = Luks::open(Box::new(storage), Some(b"x")).err().unwrap().to_string();
+        assert!(error.contains("too many"), "{error}");
         assert!(try_with(252, 4000).contains("Invalid password"), "{}", try_with(252, 4000));
     }
 }

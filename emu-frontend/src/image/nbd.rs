@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const PORT: u16 = 10_809;
 /// The most bytes of a request: all servers take so many.
 const LONGEST: u64 = 1 << 20;
-/// How long a server may take to answer.
+/// How long a server may take to answer, or to take a request.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a connection may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -385,6 +385,7 @@ fn connect(target: &Target) -> Result<Connection, String> {
         Server::Unix(path) => {
             let stream = UnixStream::connect(path).map_err(failed)?;
             stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+            stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
             Box::new(stream)
         }
         Server::Tcp(host, port) => {
@@ -402,6 +403,7 @@ fn connect(target: &Target) -> Result<Connection, String> {
             let stream = found.ok_or(last).map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
             stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+            stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
             Box::new(stream)
         }
     };
