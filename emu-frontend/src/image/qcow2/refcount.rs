@@ -305,12 +305,10 @@ impl Refcounts {
                     }
                 }
                 None | Some(0) => return Ok(None),
-                Some(_) => {
-                    if self.get(file, at)? != 0 {
-                        start = at + 1;
-                    }
-                    at += 1;
-                }
+                Some(_) => match self.next_free(file, at)? {
+                    free if free > at => (start, at) = (free, free),
+                    _ => at += 1,
+                },
             }
         }
         if start == self.hint || count == 1 {
@@ -320,6 +318,26 @@ impl Refcounts {
             self.increment(file, cluster)?;
         }
         Ok(Some(start))
+    }
+
+    /// The first free cluster from `at` on, or the end of the block that counts it.
+    fn next_free(&mut self, file: &mut dyn Storage, at: u64) -> io::Result<u64> {
+        let (order, count) = (self.order, 1usize << self.block_bits());
+        let first = at & !(count as u64 - 1);
+        let index = usize::try_from(at >> self.block_bits()).unwrap_or(usize::MAX);
+        let Some(block) = self.block(file, index)? else { return Ok(at) };
+        let mut place = (at - first) as usize;
+        while place < count {
+            // A block of single bits counts millions.
+            if order == 0 && place.is_multiple_of(64) && block.bytes[place / 8..place / 8 + 8] == [0xff; 8] {
+                place += 64;
+            } else if get(&block.bytes, order, place) == 0 {
+                break;
+            } else {
+                place += 1;
+            }
+        }
+        Ok(first + place as u64)
     }
 
     /// Finds up to `most` free clusters in a row, the first that are free, and counts one reference to each: the first

@@ -449,6 +449,25 @@ fn check(bytes: Vec<u8>) -> CheckResult {
 }
 
 #[test]
+fn search_for_room_passes_over_what_is_taken() {
+    for refcount_bits in [1, 2, 16] {
+        let file = new_image(&Options { size: 4 << 20, refcount_bits, ..Options::default() });
+        let mut bytes = file.bytes();
+        let block = u64::from_be_bytes(bytes[65536..65544].try_into().unwrap()) as usize;
+        bytes[block..block + 65536].fill(if refcount_bits == 16 { 1 } else { 0xff });
+        // Two that are free, apart from each other.
+        for free in [1001, 2003] {
+            refcount::set(&mut bytes[block..block + 65536], u32::ilog2(refcount_bits), free, 0);
+        }
+        let file = MemoryStorage::new(bytes);
+        let mut image = open(&file);
+        image.write_at(0, &[5; 65536]).unwrap();
+        assert_eq!((image.l1[0] & OFFSET) >> 16, 1001, "{refcount_bits}");
+        assert!(matches!(image.map(0, 1).unwrap().0, Cluster::Normal(at) if at >> 16 == 2003));
+    }
+}
+
+#[test]
 fn table_that_is_named_again_and_again_is_looked_at_once() {
     // Half a million tables of 512 entries, all of them one.
     let (mut bytes, l2) = with_l1(1 << 40, |l2, _| l2);
