@@ -1,8 +1,8 @@
 // Reads or writes a block device in one way, between two lines that say when it begins and when it is done (x86-64 only):
 //
-//   disk DEVICE read|write direct|buffered sequential|random BLOCK COUNT
+//   disk DEVICE read|write direct|buffered sequential|random BLOCK COUNT PASSES
 //
-// BLOCK is in bytes, and COUNT the number of blocks, on which random accesses spread as well. Reads do not find anything in the guest's
+// BLOCK is in bytes, and COUNT the number of blocks, on which random accesses spread as well; as many are read or written PASSES times. Reads do not find anything in the guest's
 // memory; writes end when the device says that they are durable.
 
 #include "../sys.h"
@@ -53,11 +53,11 @@ static void forget_pages(void)
 __attribute__((used)) void start_with_stack(long *stack)
 {
     char **argument = (char **)(stack + 2);
-    if (stack[0] != 7)
-        fail("D:failed: six arguments are needed\n");
+    if (stack[0] != 8)
+        fail("D:failed: seven arguments are needed\n");
     int writes = argument[1][0] == 'w', is_random = argument[3][0] == 'r';
     int flags = (writes ? O_WRONLY : O_RDONLY) | (argument[2][0] == 'd' ? O_DIRECT : 0);
-    uint64_t block = number(argument[4]), count = number(argument[5]);
+    uint64_t block = number(argument[4]), count = number(argument[5]), passes = number(argument[6]);
     long file = syscall3(SYS_open, argument[0], flags, 0);
     if (file < 0 || block == 0 || block > LARGEST || count == 0)
         fail("D:failed to open\n");
@@ -67,11 +67,11 @@ __attribute__((used)) void start_with_stack(long *stack)
 
     say("D:begin\n");
     uint64_t state = 88172645463325252u;   // xorshift64
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < count * passes; i++) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        uint64_t at = (is_random ? state % count : i) * block;
+        uint64_t at = (is_random ? state : i) % count * block;
         long done = syscall4(writes ? SYS_pwrite64 : SYS_pread64, file, buffer, block, at);
         if (done != (long)block)
             fail("D:failed\n");

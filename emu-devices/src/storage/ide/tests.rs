@@ -75,6 +75,31 @@ impl Pc {
         bytes.chunks(2).for_each(|pair| self.bench.out16(0x1f0, u16::from_le_bytes([pair[0], pair[1]])));
     }
 
+    /// READ or WRITE DMA EXT of `count` sectors from sector 0, to or from memory at 1 MiB.
+    fn long_dma(&mut self, write: bool, count: u16) {
+        let region = |n: u32| (0x10_0000 + (n << 16), (u32::from(count) * 512 - (n << 16)).min(0x1_0000));
+        let regions: Vec<_> = (0..u32::from(count).div_ceil(128)).map(region).collect();
+        self.prds(&regions);
+        for (port, value) in [(0x1f2, count.to_be_bytes()), (0x1f3, [0; 2]), (0x1f4, [0; 2]), (0x1f5, [0; 2])] {
+            value.iter().for_each(|byte| self.bench.out8(port, *byte));
+        }
+        self.bench.out8(0x1f6, 0x40);
+        self.bench.out8(0x1f7, if write { 0x35 } else { 0x25 });
+        self.bench.out8(MASTER, if write { 0x01 } else { 0x09 });
+    }
+
+    /// Waits until the drive is not busy; status, error, and the address of the sector where it stands.
+    fn end_of_dma(&mut self) -> (u8, u8, u16) {
+        let done = (0..100).find(|_| {
+            self.wait();
+            self.alternate() & (BSY | DRQ) == 0
+        });
+        assert!(done.is_some(), "the transfer does not end");
+        self.bench.out8(MASTER, 0x00);
+        let address = u16::from_le_bytes([self.bench.in8(0x1f3), self.bench.in8(0x1f4)]);
+        (self.bench.in8(0x1f7), self.bench.in8(0x1f1), address)
+    }
+
     /// A descriptor table: regions and their lengths, the last with EOT.
     fn prds(&mut self, regions: &[(u32, u32)]) {
         let mut table = Vec::new();
@@ -197,6 +222,44 @@ fn dma_write_by_lba48_reaches_the_disk_and_flush_flushes_it() {
     assert_eq!(pc.bench.in8(0x1f3), 0x34);
     pc.bench.out8(0x3f6, 0x80);
     assert_eq!(pc.bench.in8(0x1f3), 0x12);
+}
+
+#[test]
+fn long_dma_goes_in_runs_and_errors_are_reported_at_their_sector_all_the_same() {
+    const SECTORS: u16 = 4000;
+    const BAD: u64 = 2600;
+    let (mut pc, image) = disk(SECTORS.into());
+    let whole = image.bytes();
+    pc.long_dma(false, SECTORS);
+    assert_eq!(pc.end_of_dma(), (DRDY | DSC, 0, SECTORS - 1));
+    assert!(pc.memory(0x10_0000, whole.len()) == whole);
+    assert_eq!(pc.rises(), 1);
+    let new: Vec<u8> = whole.iter().map(|byte| !byte).collect();
+    pc.bench.world.memory().write(0x10_0000, &new);
+    pc.long_dma(true, SECTORS);
+    assert_eq!(pc.end_of_dma(), (DRDY | DSC, 0, SECTORS - 1));
+    assert!(image.bytes() == new);
+    assert_eq!(pc.rises(), 1);
+    // A bad sector in the second run.
+    image.fail(BAD * 512..BAD * 512 + 1, ErrorKind::Other);
+    pc.bench.world.memory().write(0x10_0000, &vec![0; whole.len()]);
+    pc.long_dma(false, SECTORS);
+    assert_eq!(pc.end_of_dma(), (DRDY | DSC | ERR, UNC, BAD as u16));
+    assert!(pc.memory(0x10_0000, BAD as usize * 512) == new[..BAD as usize * 512]);
+    pc.bench.world.memory().write(0x10_0000, &whole);
+    pc.long_dma(true, SECTORS);
+    assert_eq!(pc.end_of_dma(), (DRDY | DSC | ERR, ABRT, BAD as u16));
+    assert!(image.bytes()[..BAD as usize * 512] == whole[..BAD as usize * 512]);
+    image.heal();
+    // What is under way when the state is saved goes on elsewhere.
+    let (mut to, _) = disk(SECTORS.into());
+    pc.long_dma(false, 1024);
+    pc.wait();
+    pc.bench.copy_state_to(&mut to.bench);
+    let table = pc.memory(PRDS, 64);
+    to.bench.world.memory().write(PRDS, &table);
+    assert_eq!(to.end_of_dma(), (DRDY | DSC, 0, 1023));
+    assert!(to.memory(0x10_0000, 1024 * 512) == pattern(1024));
 }
 
 #[test]
