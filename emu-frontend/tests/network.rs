@@ -2,7 +2,9 @@
 
 mod guest;
 
-use guest::{Emulator, Stream, temporary};
+use guest::{Emulator, KernelFile, Stream, temporary};
+use iced_x86::IcedError;
+use iced_x86::code_asm::{CodeAssembler, al, ax, bl, dx, eax, ebx, ecx, esi};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
@@ -18,6 +20,58 @@ fn ask(emu: &mut Emulator, line: &str) -> String {
     emu.type_keys(format!("{line}\n").as_bytes());
     emu.output.expect("\n");
     emu.output.expect("(qemu) ").replace('\r', "").trim_end_matches("(qemu) ").to_string()
+}
+
+/// Reads the 8254's counter many times, prints what it has seen as eight digits, and powers off.
+fn watch_time(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (mut next, mut print) = (a.create_label(), a.create_label());
+    let (mut digit, mut send) = (a.create_label(), a.create_label());
+    a.mov(ecx, 200_000)?;
+    a.xor(esi, esi)?;
+    a.set_label(&mut next)?;
+    a.in_(al, 0x40)?;
+    a.movzx(eax, al)?;
+    a.rol(esi, 1)?;
+    a.add(esi, eax)?;
+    a.dec(ecx)?;
+    a.jne(next)?;
+    a.mov(ecx, 8)?;
+    a.set_label(&mut print)?;
+    a.rol(esi, 4)?;
+    a.mov(ebx, esi)?;
+    a.and(ebx, 15)?;
+    a.call(digit)?;
+    a.dec(ecx)?;
+    a.jne(print)?;
+    a.mov(bl, i32::from(b'\n'))?;
+    a.call(send)?;
+    a.mov(dx, 0x604)?;
+    a.mov(eax, 0x2000)?;
+    a.out(dx, ax)?;
+    a.hlt()?;
+    guest::send_digit(a, &mut digit, send)?;
+    guest::send_bl(a, &mut send)
+}
+
+#[test]
+fn network_that_is_not_used_leaves_counted_time_repeatable() {
+    let kernel = KernelFile::with("counted-time", watch_time);
+    let run = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
+        command.args(["-m", "16", "-display", "none", "-serial", "stdio", "-monitor", "none"]);
+        command.args(guest::accelerator()).args(options).arg("-kernel").arg(&kernel.0);
+        let mut emu = Emulator::spawn(command, None);
+        let seen = emu.output.expect("\n");
+        assert_eq!(emu.wait(), Some(0));
+        seen
+    };
+    let counted = ["-icount", "shift=0"];
+    let first = run(&counted);
+    assert_eq!(first.len(), 9, "{first:?}");
+    for _ in 0..3 {
+        assert_eq!(run(&counted), first);
+    }
+    assert_ne!(run(&[]), first, "the host's time is another");
 }
 
 #[test]

@@ -167,9 +167,13 @@ fn on_letter(
     a.set_label(&mut other)
 }
 
-/// The guest as a bzImage of boot protocol 2.15 with a 32-bit entry point (Documentation/arch/x86/boot.rst).
+/// The guest as a bzImage.
 pub fn kernel() -> Vec<u8> {
-    let mut code = program().expect("the guest assembles");
+    bz_image(program().expect("the guest assembles"))
+}
+
+/// A bzImage of boot protocol 2.15 whose 32-bit entry point is at the first byte of `code` (Documentation/arch/x86/boot.rst).
+fn bz_image(mut code: Vec<u8>) -> Vec<u8> {
     code.resize(code.len().next_multiple_of(16), 0x90);
     let mut file = vec![0; 1024];
     let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -200,8 +204,23 @@ pub struct KernelFile(pub PathBuf);
 impl KernelFile {
     /// Writes the file for the test called `name`.
     pub fn new(name: &str) -> KernelFile {
+        KernelFile::write(name, &kernel())
+    }
+
+    /// The same with another guest: what `program` assembles, of 32 bits, which finds a stack.
+    pub fn with(name: &str, program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> KernelFile {
+        let assemble = || {
+            let mut a = CodeAssembler::new(32)?;
+            a.mov(esp, STACK)?;
+            program(&mut a)?;
+            a.assemble(LOAD_ADDRESS)
+        };
+        KernelFile::write(name, &bz_image(assemble().expect("the guest assembles")))
+    }
+
+    fn write(name: &str, image: &[u8]) -> KernelFile {
         let path = temporary(&format!("{name}.bin"));
-        std::fs::write(&path, kernel()).expect("the temporary folder is writable");
+        std::fs::write(&path, image).expect("the temporary folder is writable");
         KernelFile(path)
     }
 }
