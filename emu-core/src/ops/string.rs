@@ -285,7 +285,7 @@ fn cmps(cpu: &mut Vcpu, insn: &Insn) -> Result<(), Fault> {
             advance(cpu, insn, RDI, done);
             return Ok(Progress { done, stop });
         }
-        // Processors look at the destination first, which shows when both fault.
+        // Most processors look at the destination first, which shows when both fault.
         let at = element(cpu, insn, RDI, Access::Read)?;
         let y = cpu.load_width(at, width(insn))?;
         let at = element(cpu, insn, RSI, Access::Read)?;

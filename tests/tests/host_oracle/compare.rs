@@ -114,6 +114,11 @@ fn fault(insn: &Instruction, mut expected: Fault, mut actual: Fault, differences
     if insn.is_string_instruction() && expected.vector == 17 && actual.vector == 14 {
         return;
     }
+    // Where neither operand is there, most processors name the destination, and those with a fast short REPE CMPSB the source.
+    let short = insn.mnemonic() == M::Cmpsb && insn.has_repe_prefix();
+    if short && expected.vector == 14 && actual.vector == 14 && expected.error == actual.error {
+        return;
+    }
     // BOUND may compare with the lower bound before it reads the upper one.
     if insn.mnemonic() == M::Bound && expected.vector == 5 && actual.vector == 14 {
         return;
