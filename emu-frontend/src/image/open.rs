@@ -145,15 +145,9 @@ fn open_backing(
     if rule.depth >= DEEPEST {
         return Err(wrong(format!("more than {DEEPEST} images on top of each other")));
     }
-    let path = resolve(above, file).map_err(wrong)?;
-    let real = path.canonicalize().map_err(|e| wrong(e.to_string()))?;
-    if let Some(folder) = &rule.folder
-        && !real.starts_with(folder)
-    {
-        let hint = "backing.file.filename=FILE names it, backing-files=any allows it";
-        return Err(wrong(format!("it is not in the folder of the image that names it; {hint}")));
-    }
-    if !real.is_file() {
+    let outside = "it is not in the folder of the image that names it; backing.file.filename=FILE names it, backing-files=any allows it";
+    let path = resolve_within(above, file, rule.folder.as_deref(), outside).map_err(wrong)?;
+    if !path.is_file() {
         return Err(wrong("it is not a file".into()));
     }
     let name = path.display().to_string();
@@ -184,6 +178,19 @@ pub fn resolve(above: &str, file: &str) -> Result<PathBuf, String> {
     }
     let above = Path::new(above.strip_prefix("file:").unwrap_or(above));
     Ok(above.parent().unwrap_or(Path::new("")).join(file))
+}
+
+/// As [`resolve`], for what is there and has to be in `folder` or below, links followed.
+///
+/// # Errors
+/// The host's, or `outside`.
+fn resolve_within(above: &str, file: &str, folder: Option<&Path>, outside: &str) -> Result<PathBuf, String> {
+    let path = resolve(above, file)?;
+    let real = path.canonicalize().map_err(|e| e.to_string())?;
+    match folder {
+        Some(folder) if !real.starts_with(folder) => Err(outside.into()),
+        _ => Ok(path),
+    }
 }
 
 /// Whether a name begins with a protocol.
@@ -247,11 +254,9 @@ fn open_format(
         Format::Vmdk => {
             let read_only = storage.is_read_only();
             let sibling = |file: &str| {
-                let path = resolve(name, file)?;
-                let real = path.canonicalize().map_err(|e| e.to_string())?;
-                if !options.backing.anywhere && folder_of(name).is_some_and(|folder| !real.starts_with(folder)) {
-                    return Err("it is not in the image's folder; backing-files=any allows it".into());
-                }
+                let folder = if options.backing.anywhere { None } else { folder_of(name) };
+                let outside = "it is not in the image's folder; backing-files=any allows it";
+                let path = resolve_within(name, file, folder.as_deref(), outside)?;
                 open_storage(&path.display().to_string(), options, read_only)
             };
             Ok((vmdk::open(storage, &sibling).map_err(|e| e.to_string())?, None))
