@@ -264,6 +264,9 @@ impl Bus {
         if !devices.requests.is_empty() {
             self.carry_out(devices, index, now);
         }
+        if self.memory.has_code_writes() {
+            self.pins.raise(CpuPins::CODE_WRITTEN);
+        }
         result
     }
 
@@ -292,9 +295,6 @@ impl Bus {
                     self.pins.raise(CpuPins::EXIT);
                 }
             }
-        }
-        if self.memory.has_code_writes() {
-            self.pins.raise(CpuPins::CODE_WRITTEN);
         }
     }
 

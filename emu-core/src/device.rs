@@ -7,6 +7,7 @@ use crate::bus::{DeviceId, Notifier};
 use crate::clock::Instant;
 use crate::mem::GuestMemory;
 use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
 
 /// A run of I/O ports or bytes of physical memory that a device decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,7 +103,7 @@ pub struct DeviceContext<'a> {
     /// Virtual time of this access.
     pub now: Instant,
     /// Guest memory, for DMA.
-    pub memory: &'a GuestMemory,
+    pub memory: &'a Arc<GuestMemory>,
     /// Requests to the machine, in order.
     pub requests: &'a mut Vec<Request>,
 }

@@ -14,6 +14,7 @@ pub mod pc_testdev;
 pub mod pci;
 pub mod port92;
 pub mod rtc;
+pub mod scatter;
 pub mod shared;
 pub mod smbus;
 pub mod storage;

@@ -458,6 +458,11 @@ impl Vcpu {
         {
             self.tlb.protect(tail.offset);
         }
+        let (head, rest) = block.bytes.split_at(block.len.min(block.bytes.len()));
+        let rest_changed = block.tail.is_some_and(|tail| self.memory.recheck_code(tail.offset, rest));
+        if self.memory.recheck_code(offset, head) || rest_changed {
+            self.pins.raise(CpuPins::CODE_WRITTEN);
+        }
         Some(entry)
     }
 

@@ -11,7 +11,7 @@
 pub mod ram;
 
 use ram::Ram;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, RwLock};
 
 /// A guest physical address, after the A20 gate where it comes from a vCPU.
@@ -265,12 +265,34 @@ impl GuestMemory {
         self.pages(address, bytes.len(), |at, range| {
             if let Some(offset) = self.resolve(at).write {
                 self.ram.write(offset, &bytes[range.clone()]);
-                if self.holds_code(offset, range.len()) {
-                    lock(&self.code_writes).push((offset, range.len()));
-                    self.code_written.store(true, Ordering::Release);
-                }
+                self.report_code(offset, range.len());
             }
         });
+    }
+
+    /// Reports `len` bytes at `offset`, within one page, that have been written, if they hold code. Whoever decodes them meanwhile marks
+    /// them first and looks at them again then ([`GuestMemory::recheck_code`]), so that one of the two sees what the other has done.
+    fn report_code(&self, offset: Offset, len: usize) {
+        fence(Ordering::SeqCst);
+        if self.holds_code(offset, len) {
+            lock(&self.code_writes).push((offset, len));
+            self.code_written.store(true, Ordering::Release);
+        }
+    }
+
+    /// Reports code at `offset`, within one page, if it is not `bytes` any more: it was read to be decoded before it was marked, and DMA
+    /// on another thread may have been in between. Whether it is.
+    pub fn recheck_code(&self, offset: Offset, bytes: &[u8]) -> bool {
+        fence(Ordering::SeqCst);
+        let mut now = [0; 64];
+        let changed = bytes.chunks(now.len()).enumerate().any(|(i, chunk)| {
+            self.ram.read(offset + i * now.len(), &mut now[..chunk.len()]);
+            now[..chunk.len()] != *chunk
+        });
+        if changed {
+            self.report_code(offset, bytes.len());
+        }
+        changed
     }
 
     /// Makes the page of 4 KiB at `address`, a multiple of that, zeros, and gives it back to the host; nothing happens if it is not RAM.
@@ -282,10 +304,7 @@ impl GuestMemory {
             return;
         }
         self.ram.discard_page(offset);
-        if self.holds_code(offset, PAGE as usize) {
-            lock(&self.code_writes).push((offset, PAGE as usize));
-            self.code_written.store(true, Ordering::Release);
-        }
+        self.report_code(offset, PAGE as usize);
     }
 
     fn pages(&self, address: PhysAddr, len: usize, mut f: impl FnMut(PhysAddr, std::ops::Range<usize>)) {
@@ -410,6 +429,18 @@ mod tests {
         assert_eq!(byte, [2]);
         memory.read(0xffff_0000, &mut byte);
         assert_eq!(byte, [0x55]);
+    }
+
+    #[test]
+    fn code_that_dma_overwrites_before_it_is_marked_is_reported() {
+        let memory = GuestMemory::new(0x10_0000, 0).unwrap();
+        memory.write(0x1040, &[0x90; 200]);
+        memory.mark_code(0x1040, 200);
+        assert!(!memory.recheck_code(0x1040, &[0x90; 200]));
+        let mut decoded = [0x90; 200];
+        decoded[150] = 0xc3;
+        assert!(memory.recheck_code(0x1040, &decoded));
+        assert_eq!(memory.take_code_writes(), [(0x1040, 200)]);
     }
 
     #[test]

@@ -10,6 +10,9 @@
 //! the order of submission, even if the device has lost interest in an earlier one. In real time a request finishes when
 //! the worker has; in deterministic time at an instant that follows from the requests alone, for which the machine then
 //! waits. Requests that were cancelled and are not yet carried out take room: with more than [`MOST_CANCELLED`] of it, new ones fail.
+//! Data are in the request and its completion, or stay in guest memory, from where the worker takes them and where it puts them in real
+//! time; in deterministic time they move when a request is submitted and when it has finished ([`Disk::enqueue_read`]).
+//!
 //! A device has one request under way ([`Disk::submit`], [`Disk::finished`]) or as many as it likes, each with a
 //! tag of its own ([`Disk::enqueue`], [`Disk::completed`]). It does three things:
 //!
@@ -18,11 +21,15 @@
 //!  poll_at:   disk.poll_at(), or an earlier deadline of its own
 //!  poll:      while let Some(completion) = disk.finished(cx.now) { .. }      (a status register may look too)
 //! ```
-//! Deliberately absent: requests that overtake each other, scatter lists, and write-back caching, which the host does.
+//! Deliberately absent: requests that overtake each other, and write-back caching, which the host does.
 
+mod request;
 mod worker;
 
-use super::throttle::{Direction, Limits, Throttle};
+pub use request::{Completion, PendingRequest, Request};
+
+use super::throttle::{Limits, Throttle};
+use crate::scatter::Scatter;
 use crate::shared::Shared;
 use emu_core::bus::Notifier;
 use emu_core::clock::{ClockMode, Instant};
@@ -30,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 use worker::Worker;
@@ -39,10 +46,9 @@ use worker::Worker;
 pub const SECTOR: u64 = 512;
 /// The longest request, in bytes. Devices break longer transfers up.
 pub const LONGEST: usize = 1 << 20;
-/// Bytes that cancelled requests may have that the worker has still to carry out, where each counts [`REQUEST`] more: a guest that
+/// Bytes that cancelled requests may have that the worker has still to carry out, where each counts more than its data: a guest that
 /// resets its controller again and again must not fill the host's memory with writes.
 const MOST_CANCELLED: u64 = 64 << 20;
-const REQUEST: u64 = 4096;
 /// Buffers that a disk keeps for its next requests: new memory of a mebibyte costs the host more than copying as much.
 const MOST_SPARES: usize = 4;
 /// Deterministic time: what each request takes at least, in nanoseconds.
@@ -116,142 +122,6 @@ pub trait Image: Send {
             at += n;
         }
         Ok(())
-    }
-}
-
-/// What a device asks of its disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Read `len` bytes from `offset`.
-    Read {
-        /// In bytes.
-        offset: u64,
-        /// At most [`LONGEST`].
-        len: usize,
-    },
-    /// Write `data`, at most [`LONGEST`] bytes, at `offset`.
-    Write {
-        /// In bytes.
-        offset: u64,
-        /// What to write.
-        data: Arc<Vec<u8>>,
-    },
-    /// Make all earlier writes durable.
-    Flush,
-    /// The bytes are not needed any more. Takes no time for data, however long it is.
-    Discard {
-        /// In bytes.
-        offset: u64,
-        /// In bytes.
-        len: u64,
-    },
-    /// Make the bytes zeros.
-    WriteZeroes {
-        /// In bytes.
-        offset: u64,
-        /// In bytes.
-        len: u64,
-        /// They need not have room on the host.
-        unmap: bool,
-    },
-}
-
-impl Request {
-    /// What limits of the rate count it as.
-    fn throttled(&self) -> Option<(Direction, u64)> {
-        match self {
-            Request::Read { len, .. } => Some((Direction::Read, *len as u64)),
-            Request::Write { data, .. } => Some((Direction::Write, data.len() as u64)),
-            Request::WriteZeroes { .. } => Some((Direction::Write, 0)),
-            Request::Flush | Request::Discard { .. } => None,
-        }
-    }
-
-    /// Bytes of data that move.
-    fn len(&self) -> usize {
-        match self {
-            Request::Read { len, .. } => *len,
-            Request::Write { data, .. } => data.len(),
-            Request::Flush | Request::Discard { .. } | Request::WriteZeroes { .. } => 0,
-        }
-    }
-}
-
-/// What came of a request.
-#[derive(Debug, Default)]
-pub struct Completion {
-    /// What was read, `done` bytes; empty for other requests.
-    pub data: Vec<u8>,
-    /// Bytes read or written before the error: whole sectors, or the whole request.
-    pub done: usize,
-    /// Why the rest was not.
-    pub error: Option<io::Error>,
-}
-
-impl Completion {
-    fn failed(error: impl Into<io::Error>) -> Completion {
-        Completion { error: Some(error.into()), ..Completion::default() }
-    }
-}
-
-/// A request that is under way, as a snapshot keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PendingRequest {
-    /// Bytes to read.
-    Read {
-        /// In bytes.
-        offset: u64,
-        /// In bytes.
-        len: usize,
-    },
-    /// Bytes to write.
-    Write {
-        /// In bytes.
-        offset: u64,
-        /// What to write.
-        data: Vec<u8>,
-    },
-    /// A flush.
-    Flush,
-    /// Bytes that are not needed.
-    Discard {
-        /// In bytes.
-        offset: u64,
-        /// In bytes.
-        len: u64,
-    },
-    /// Bytes that become zeros.
-    WriteZeroes {
-        /// In bytes.
-        offset: u64,
-        /// In bytes.
-        len: u64,
-        /// They need not have room on the host.
-        unmap: bool,
-    },
-}
-
-impl From<&Request> for PendingRequest {
-    fn from(request: &Request) -> PendingRequest {
-        match *request {
-            Request::Read { offset, len } => PendingRequest::Read { offset, len },
-            Request::Write { offset, ref data } => PendingRequest::Write { offset, data: data.as_ref().clone() },
-            Request::Flush => PendingRequest::Flush,
-            Request::Discard { offset, len } => PendingRequest::Discard { offset, len },
-            Request::WriteZeroes { offset, len, unmap } => PendingRequest::WriteZeroes { offset, len, unmap },
-        }
-    }
-}
-
-impl From<PendingRequest> for Request {
-    fn from(pending: PendingRequest) -> Request {
-        match pending {
-            PendingRequest::Read { offset, len } => Request::Read { offset, len },
-            PendingRequest::Write { offset, data } => Request::Write { offset, data: Arc::new(data) },
-            PendingRequest::Flush => Request::Flush,
-            PendingRequest::Discard { offset, len } => Request::Discard { offset, len },
-            PendingRequest::WriteZeroes { offset, len, unmap } => Request::WriteZeroes { offset, len, unmap },
-        }
     }
 }
 
@@ -549,6 +419,27 @@ impl Spares {
     }
 }
 
+/// Up to which request the worker must not touch guest memory any more. It is held while something is copied.
+#[derive(Clone, Default)]
+struct Claim(Arc<Mutex<u64>>);
+
+impl Claim {
+    fn ended(&self) -> MutexGuard<'_, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the worker's right to guest memory for all requests up to number `sequence`. Waits for a copy that is under way.
+    fn end(&self, sequence: u64) {
+        *self.ended() = sequence;
+    }
+
+    /// What `copy` returns; `None`, without calling it, if the right of request `sequence` has ended.
+    fn with<R>(&self, sequence: u64, copy: impl FnOnce() -> R) -> Option<R> {
+        let ended = self.ended();
+        (sequence > *ended).then(copy)
+    }
+}
+
 /// A request whose completion the device still wants.
 struct Current {
     sequence: u64,
@@ -571,6 +462,7 @@ pub struct Disk {
     media: Media,
     results: Receiver<(u64, Option<Completion>)>,
     spares: Spares,
+    claim: Claim,
     deterministic: bool,
     /// The worker waits for the machine to go on.
     stalled: bool,
@@ -611,8 +503,15 @@ impl Disk {
         let gate = Arc::new(Gate::default());
         let deterministic = clock != ClockMode::Realtime;
         let spares = Spares::default();
-        let mut worker =
-            Worker { slot: slot.clone(), gate: gate.clone(), results: sender, spares: spares.clone(), image: None };
+        let claim = Claim::default();
+        let mut worker = Worker {
+            slot: slot.clone(),
+            gate: gate.clone(),
+            results: sender,
+            spares: spares.clone(),
+            claim: claim.clone(),
+            image: None,
+        };
         let started = (!deterministic).then(std::time::Instant::now);
         let work = move || worker.work(&queue, started);
         std::thread::Builder::new().name(format!("disk {name}")).spawn(work)?;
@@ -620,6 +519,7 @@ impl Disk {
             media: Media { slot, jobs, gate },
             results,
             spares,
+            claim,
             deterministic,
             stalled: false,
             sequence: 0,
@@ -726,6 +626,30 @@ impl Disk {
         self.enqueue(now, 0, request);
     }
 
+    /// Reads into `room` from `offset` of the disk, behind what is under way. In real time the worker puts it there; in deterministic
+    /// time the device does with what the completion brings, as it does after [`Disk::set_state`].
+    pub fn enqueue_read(&mut self, now: Instant, tag: u64, offset: u64, room: Scatter) {
+        let request = match self.deterministic {
+            true => Request::Read { offset, len: room.len() },
+            false => Request::ReadTo { offset, room },
+        };
+        self.enqueue(now, tag, request);
+    }
+
+    /// Writes `data` at `offset` of the disk, behind what is under way. They are taken now in deterministic time, and in real time when
+    /// the worker gets there.
+    pub fn enqueue_write(&mut self, now: Instant, tag: u64, offset: u64, data: Scatter) {
+        let request = match self.deterministic {
+            true => {
+                let mut bytes = self.buffer(data.len());
+                data.read(0, &mut bytes);
+                Request::Write { offset, data: Arc::new(bytes) }
+            }
+            false => Request::WriteFrom { offset, data },
+        };
+        self.enqueue(now, tag, request);
+    }
+
     /// Starts `request` behind those that are under way. `tag` is what [`Disk::completed`] calls it.
     pub fn enqueue(&mut self, now: Instant, tag: u64, request: Request) {
         self.forget_finished(now);
@@ -759,11 +683,13 @@ impl Disk {
         !self.current.is_empty()
     }
 
-    /// Forgets what is under way, as a reset does. Writes are carried out all the same.
+    /// Forgets what is under way, as a reset does. Writes are carried out all the same, besides what is still in guest memory, which
+    /// is neither read nor written any more.
     pub fn cancel(&mut self) {
+        self.claim.end(self.sequence);
         for Current { sequence, request, due, refused, .. } in self.current.drain(..) {
             if !refused {
-                self.cancelled.push_back(Cancelled { sequence, cost: REQUEST + request.len() as u64, due });
+                self.cancelled.push_back(Cancelled { sequence, cost: request.cost(), due });
             }
         }
     }

@@ -14,7 +14,6 @@ use emu_core::bus::Notifier;
 use emu_core::clock::Instant;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// Descriptors of the queue, if nothing else is said.
 pub const QUEUE_SIZE: u16 = 256;
@@ -200,15 +199,17 @@ impl Block {
         }
         let n = left.min(LONGEST as u64);
         let offset = pending.offset.saturating_add(pending.started);
-        let request = match pending.operation {
-            Operation::In => Request::Read { offset, len: n as usize },
-            _ => {
-                let mut data = self.disk.buffer(n as usize);
-                pending.chain.read(cx.memory, HEADER + pending.started as usize, &mut data);
-                Request::Write { offset, data: Arc::new(data) }
+        let (at, len) = (pending.started as usize, n as usize);
+        match pending.operation {
+            Operation::In => {
+                let room = pending.chain.destination(cx.memory, at, len);
+                self.disk.enqueue_read(cx.now, pending.tag, offset, room);
             }
-        };
-        self.disk.enqueue(cx.now, pending.tag, request);
+            _ => {
+                let data = pending.chain.source(cx.memory, HEADER + at, len);
+                self.disk.enqueue_write(cx.now, pending.tag, offset, data);
+            }
+        }
         (pending.started, pending.parts) = (pending.started + n, pending.parts.saturating_add(1));
         self.under_way = self.under_way.saturating_add(n);
         if pending.started >= pending.len && pending.durable {
@@ -338,7 +339,7 @@ impl Block {
             pending.parts = pending.parts.saturating_sub(1);
             pending.failed |= completion.error.is_some();
             let part = pending.len.saturating_sub(pending.finished).min(LONGEST as u64);
-            if pending.operation == Operation::In {
+            if pending.operation == Operation::In && !completion.data.is_empty() {
                 let room = (pending.chain.writable_len() as u64).saturating_sub(1).saturating_sub(pending.finished);
                 let data = &completion.data[..completion.data.len().min(room as usize)];
                 pending.chain.write(cx.memory, pending.finished as usize, data);

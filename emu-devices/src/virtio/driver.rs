@@ -55,7 +55,7 @@ pub struct Ring {
     pub index: u16,
     seen: u16,
     /// The buffers to be written of each head.
-    rooms: Vec<Vec<(u64, usize)>>,
+    pub rooms: Vec<Vec<(u64, usize)>>,
 }
 
 /// A driver and its device.

@@ -128,7 +128,7 @@ pub struct VirtioContext<'a> {
     /// Virtual time.
     pub now: Instant,
     /// Guest memory.
-    pub memory: &'a GuestMemory,
+    pub memory: &'a Arc<GuestMemory>,
     /// The features agreed on.
     pub features: u64,
     queues: &'a mut [Queue],

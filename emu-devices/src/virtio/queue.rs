@@ -13,8 +13,10 @@
 //! [`GuestMemory`] never does since writes have to invalidate decoded code and BARs move, so that each access would go through an
 //! adapter about as long as this file. Deliberately absent: packed rings and `queue_reset`.
 
+use crate::scatter::{self, Scatter, Segment};
 use emu_core::mem::GuestMemory;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Descriptors of a chain at most, where an indirect table has more than the queue.
@@ -106,15 +108,6 @@ impl QueueState {
     }
 }
 
-/// A run of guest memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Segment {
-    /// Guest-physical.
-    pub address: u64,
-    /// In bytes, at least 1.
-    pub len: u32,
-}
-
 /// A chain of descriptors that the driver has made available.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
@@ -137,18 +130,17 @@ impl Chain {
 
     /// Bytes for the device to read.
     pub fn readable_len(&self) -> usize {
-        total(self.readable())
+        scatter::total(self.readable())
     }
 
     /// Bytes for the device to write.
     pub fn writable_len(&self) -> usize {
-        total(self.writable())
+        scatter::total(self.writable())
     }
 
     /// Copies what the driver has put into the chain, from its byte `offset`, into `bytes`; how many bytes there were.
     pub fn read(&self, memory: &GuestMemory, offset: usize, bytes: &mut [u8]) -> usize {
-        let len = bytes.len();
-        spans(self.readable(), offset, len, |address, range| memory.read(address, &mut bytes[range]))
+        scatter::read(memory, self.readable(), offset, bytes)
     }
 
     /// As many bytes as `buffer` has, from byte `offset`; `None` if there are fewer.
@@ -159,31 +151,18 @@ impl Chain {
 
     /// Copies `bytes` to byte `offset` of the room that the driver has given; how many fitted.
     pub fn write(&self, memory: &GuestMemory, offset: usize, bytes: &[u8]) -> usize {
-        spans(self.writable(), offset, bytes.len(), |address, range| memory.write(address, &bytes[range]))
+        scatter::write(memory, self.writable(), offset, bytes)
     }
-}
 
-fn total(segments: &[Segment]) -> usize {
-    segments.iter().map(|segment| segment.len as usize).sum()
-}
-
-/// Calls `f` with address and range of each piece of `len` bytes from `offset`; how many bytes there are.
-fn spans(segments: &[Segment], offset: usize, len: usize, mut f: impl FnMut(u64, std::ops::Range<usize>)) -> usize {
-    let (mut skip, mut done) = (offset, 0);
-    for segment in segments {
-        let have = segment.len as usize;
-        if skip >= have {
-            skip -= have;
-            continue;
-        }
-        let n = (have - skip).min(len - done);
-        f(segment.address.wrapping_add(skip as u64), done..done + n);
-        (skip, done) = (0, done + n);
-        if done == len {
-            break;
-        }
+    /// `len` bytes of what the driver has put into the chain, from byte `offset`.
+    pub fn source(&self, memory: &Arc<GuestMemory>, offset: usize, len: usize) -> Scatter {
+        Scatter::new(memory, self.readable(), offset, len)
     }
-    done
+
+    /// `len` bytes of the room that the driver has given, from byte `offset`.
+    pub fn destination(&self, memory: &Arc<GuestMemory>, offset: usize, len: usize) -> Scatter {
+        Scatter::new(memory, self.writable(), offset, len)
+    }
 }
 
 /// One virtqueue.

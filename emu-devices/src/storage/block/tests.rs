@@ -1,7 +1,9 @@
 //! Disks, their worker, and media that come and go.
 
 use super::*;
+use crate::scatter::Segment;
 use crate::storage::image::MemoryImage;
+use emu_core::mem::GuestMemory;
 
 const ICOUNT: ClockMode = ClockMode::Icount { shift: 0 };
 
@@ -273,7 +275,7 @@ fn state_carries_several_requests_with_their_tags() {
 #[test]
 fn cancelled_writes_that_a_slow_host_has_not_carried_out_are_bounded() {
     for clock in [ICOUNT, ClockMode::Realtime] {
-        let image = MemoryImage::zeros(4096);
+        let image = MemoryImage::zeros(LONGEST);
         let mut disk = disk(&image, clock);
         image.hold(true);
         let data = Arc::new(vec![1; LONGEST]);
@@ -292,4 +294,102 @@ fn cancelled_writes_that_a_slow_host_has_not_carried_out_are_bounded() {
         assert!(wait(&mut disk).error.is_none(), "the disk works again");
         assert_eq!(image.bytes()[0], 7);
     }
+}
+
+/// Guest memory that holds 1, and `len` bytes of it in two runs.
+fn memory_and_place(len: usize) -> (Arc<GuestMemory>, Scatter) {
+    let memory = Arc::new(GuestMemory::new(1 << 20, 0).unwrap());
+    memory.write(0, &[1; 640 << 10]);
+    let segments = [(0x1100, 700), (0x4_0000, len as u32 - 700)].map(|(address, len)| Segment { address, len });
+    let place = Scatter::new(&memory, &segments, 0, len);
+    (memory, place)
+}
+
+fn bytes_of(place: &Scatter) -> Vec<u8> {
+    let mut bytes = vec![0; place.len()];
+    assert_eq!(place.read(0, &mut bytes), bytes.len());
+    bytes
+}
+
+#[test]
+fn data_move_between_image_and_guest_memory() {
+    const LEN: usize = 300 << 10;
+    let pattern: Vec<u8> = (0..LEN).map(|i| (i / 512 + i) as u8).collect();
+    for clock in [ICOUNT, ClockMode::Realtime] {
+        let image = MemoryImage::zeros(LEN + 512);
+        let mut disk = disk(&image, clock);
+        let (_memory, place) = memory_and_place(LEN);
+        assert_eq!(place.write(0, &pattern), LEN);
+        disk.enqueue_write(Instant::ZERO, 1, 512, place.clone());
+        let completion = wait(&mut disk);
+        assert!(completion.error.is_none() && completion.done == LEN);
+        assert!(image.bytes()[512..] == pattern);
+        place.write(0, &[0; LEN]);
+        disk.enqueue_read(Instant::ZERO, 2, 512, place.clone());
+        let completion = wait(&mut disk);
+        assert!(completion.error.is_none() && completion.done == LEN);
+        if clock == ICOUNT {
+            assert!(completion.data == pattern, "the device is to put it there");
+        } else {
+            assert!(completion.data.is_empty() && bytes_of(&place) == pattern);
+        }
+    }
+}
+
+#[test]
+fn error_amid_guest_memory_tells_how_far_the_request_went() {
+    const LEN: usize = 300 << 10;
+    let image = MemoryImage::new(vec![7; LEN]);
+    image.fail(200_000..200_001, io::ErrorKind::Other);
+    let whole = 200_000 / 512 * 512;
+    let mut disk = disk(&image, ClockMode::Realtime);
+    let (_memory, place) = memory_and_place(LEN);
+    disk.enqueue_read(Instant::ZERO, 1, 0, place.clone());
+    let completion = wait(&mut disk);
+    assert!(completion.error.is_some() && completion.done == whole && completion.data.is_empty());
+    assert!(bytes_of(&place) == [vec![7; whole], vec![1; LEN - whole]].concat());
+    place.write(0, &[9; LEN]);
+    disk.enqueue_write(Instant::ZERO, 2, 0, place.clone());
+    let completion = wait(&mut disk);
+    assert!(completion.error.is_some() && completion.done == whole);
+    assert!(image.bytes() == [vec![9; whole], vec![7; LEN - whole]].concat());
+    disk.enqueue_read(Instant::ZERO, 3, 512, place.clone());
+    assert_eq!(wait(&mut disk).error.map(|error| error.kind()), Some(io::ErrorKind::InvalidInput), "beyond the end");
+    // An error that the guest is not to see reads as zeros.
+    disk.media().set_error_policy(ErrorPolicy { read: OnError::Ignore, write: OnError::Report });
+    disk.enqueue_read(Instant::ZERO, 4, 0, place);
+    let completion = wait(&mut disk);
+    assert!(completion.error.is_none() && completion.data == vec![0; LEN]);
+}
+
+#[test]
+fn cancelled_requests_leave_guest_memory_alone() {
+    let image = MemoryImage::new(vec![7; 4096]);
+    let mut disk = disk(&image, ClockMode::Realtime);
+    let (_memory, place) = memory_and_place(2048);
+    image.hold(true);
+    disk.enqueue_read(Instant::ZERO, 1, 0, place.clone());
+    disk.enqueue_write(Instant::ZERO, 2, 2048, place.clone());
+    disk.cancel();
+    image.hold(false);
+    assert_eq!(read(&mut disk, 2048, 2048).data, [7; 2048]);
+    assert_eq!(bytes_of(&place), [1; 2048]);
+    disk.enqueue_write(Instant::ZERO, 3, 0, place);
+    assert!(wait(&mut disk).error.is_none());
+    assert_eq!(image.bytes()[..2049], [vec![1; 2048], vec![7]].concat(), "later requests have their right");
+}
+
+#[test]
+fn state_carries_requests_of_guest_memory_as_plain_ones() {
+    let (image, other) = (MemoryImage::new(vec![7; 4096]), MemoryImage::new(vec![6; 4096]));
+    let mut from = disk(&image, ClockMode::Realtime);
+    let (_memory, place) = memory_and_place(1024);
+    image.hold(true);
+    from.enqueue_write(Instant::ZERO, 1, 0, place.clone());
+    from.enqueue_read(Instant::ZERO, 2, 512, place);
+    let mut to = disk(&other, ClockMode::Realtime);
+    to.set_state(from.state());
+    image.hold(false);
+    assert_eq!(wait(&mut to).done, 1024);
+    assert_eq!(wait(&mut to).data, [vec![1; 512], vec![6; 512]].concat());
 }

@@ -1,11 +1,14 @@
 //! The thread that has a disk's image: it carries requests out, tells of them, and waits where the machine has to go on first.
 
-use super::{Completion, Gate, Image, Job, LONGEST, OnError, Request, SECTOR, Slot, Spares, Stall};
+use super::{Claim, Completion, Gate, Image, Job, LONGEST, OnError, Request, SECTOR, Slot, Spares, Stall};
 use crate::shared::Shared;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
+
+/// Bytes that are copied from or to guest memory at a time: so few that they are still in the host's cache then.
+const PIECE: usize = 128 << 10;
 
 /// What has the image, on a thread of its own.
 pub(super) struct Worker {
@@ -13,6 +16,7 @@ pub(super) struct Worker {
     pub gate: Arc<Gate>,
     pub results: Sender<(u64, Option<Completion>)>,
     pub spares: Spares,
+    pub claim: Claim,
     pub image: Option<Box<dyn Image>>,
 }
 
@@ -75,19 +79,20 @@ impl Worker {
         loop {
             let (tries, ended) = self.gate.state();
             let Some(image) = &mut self.image else { return Completion::failed(io::ErrorKind::NotFound) };
-            let completion = perform(image.as_mut(), request, &self.spares);
+            let (spares, claim) = (&self.spares, &self.claim);
+            let completion = Operation { image: image.as_mut(), spares, claim, sequence }.perform(request);
             let Some(error) = &completion.error else { return completion };
             let (name, policy, stop) = {
                 let slot = self.slot.lock();
                 (slot.info.name.clone(), slot.policy, slot.stop.clone())
             };
             tracing::warn!(target: "guest_errors", "{name}: {error}");
-            let is_read = matches!(request, Request::Read { .. });
+            let is_read = matches!(request, Request::Read { .. } | Request::ReadTo { .. });
             let no_space = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             match (if is_read { policy.read } else { policy.write }, stop) {
                 (OnError::Ignore, _) => {
                     let (data, done) = match request {
-                        Request::Read { len, .. } => (vec![0; *len], *len),
+                        Request::Read { .. } | Request::ReadTo { .. } => (vec![0; request.len()], request.len()),
                         other => (Vec::new(), other.len()),
                     };
                     return Completion { data, done, error: None };
@@ -109,55 +114,98 @@ impl Worker {
     }
 }
 
-/// Carries a request out. After an error it is tried again sector by sector, to find how far it goes.
-fn perform(image: &mut dyn Image, request: &Request, spares: &Spares) -> Completion {
-    let end = image.len().next_multiple_of(SECTOR);
-    let within = |offset: u64, len: u64| offset.checked_add(len).is_some_and(|e| e <= end);
-    let inside = |offset: u64, len: usize| len <= LONGEST && within(offset, len as u64);
-    match *request {
-        Request::Read { offset, len } if inside(offset, len) => {
-            let mut data = spares.take(len);
-            let mut result = read(image, offset, &mut data);
-            let mut done = len;
-            if result.is_err() {
-                (done, result) = sectors(len, |range| read(image, offset + range.start as u64, &mut data[range]));
+/// What a request is carried out with.
+struct Operation<'a> {
+    image: &'a mut dyn Image,
+    spares: &'a Spares,
+    claim: &'a Claim,
+    sequence: u64,
+}
+
+impl Operation<'_> {
+    /// Carries `request` out.
+    fn perform(&mut self, request: &Request) -> Completion {
+        let (offset, len, writes) = match *request {
+            Request::Read { offset, .. } | Request::ReadTo { offset, .. } => (offset, request.len() as u64, false),
+            Request::Write { offset, .. } | Request::WriteFrom { offset, .. } => (offset, request.len() as u64, true),
+            Request::Discard { offset, len } | Request::WriteZeroes { offset, len, .. } => (offset, len, true),
+            Request::Flush => (0, 0, false),
+        };
+        let end = self.image.len().next_multiple_of(SECTOR);
+        if request.len() > LONGEST || offset.checked_add(len).is_none_or(|e| e > end) {
+            return Completion::failed(io::ErrorKind::InvalidInput);
+        }
+        if writes && self.image.is_read_only() {
+            return Completion::failed(io::ErrorKind::ReadOnlyFilesystem);
+        }
+        match request {
+            Request::Read { len, .. } => {
+                let mut data = self.spares.take(*len);
+                let (done, result) = read(self.image, offset, &mut data);
                 data.truncate(done);
+                Completion { data, done, error: result.err() }
             }
-            Completion { data, done, error: result.err() }
-        }
-        Request::Write { offset, ref data } if inside(offset, data.len()) => {
-            if image.is_read_only() {
-                return Completion::failed(io::ErrorKind::ReadOnlyFilesystem);
+            Request::Write { data, .. } => {
+                let (done, result) = write(self.image, offset, data);
+                Completion { data: Vec::new(), done, error: result.err() }
             }
-            let mut result = image.write_at(offset, data);
-            let mut done = data.len();
-            if result.is_err() {
-                (done, result) = sectors(data.len(), |range| image.write_at(offset + range.start as u64, &data[range]));
+            Request::ReadTo { room, .. } => self.in_pieces(room.len(), |operation, at, piece| {
+                let (done, result) = read(operation.image, offset + at as u64, piece);
+                operation.claim.with(operation.sequence, || room.write(at, &piece[..done]))?;
+                Some((done, result))
+            }),
+            Request::WriteFrom { data, .. } => self.in_pieces(data.len(), |operation, at, piece| {
+                operation.claim.with(operation.sequence, || data.read(at, piece))?;
+                Some(write(operation.image, offset + at as u64, piece))
+            }),
+            Request::WriteZeroes { unmap, .. } => {
+                Completion::without_data(self.image.write_zeroes(offset, len, *unmap))
             }
-            Completion { data: Vec::new(), done, error: result.err() }
+            Request::Discard { .. } => Completion::without_data(self.image.discard(offset, len)),
+            Request::Flush => Completion::without_data(self.image.flush()),
         }
-        Request::Discard { offset, len } | Request::WriteZeroes { offset, len, .. } if within(offset, len) => {
-            if image.is_read_only() {
-                return Completion::failed(io::ErrorKind::ReadOnlyFilesystem);
-            }
-            let error = match *request {
-                Request::WriteZeroes { unmap, .. } => image.write_zeroes(offset, len, unmap),
-                _ => image.discard(offset, len),
-            };
-            Completion { error: error.err(), ..Completion::default() }
+    }
+
+    /// Calls `f` for each [`PIECE`] of `len` bytes with its place and a buffer for it, until it fails or, when the request has been
+    /// cancelled, returns `None`.
+    fn in_pieces(
+        &mut self,
+        len: usize,
+        mut f: impl FnMut(&mut Self, usize, &mut [u8]) -> Option<(usize, io::Result<()>)>,
+    ) -> Completion {
+        let mut buffer = self.spares.take(len.min(PIECE));
+        let mut completion = Completion::default();
+        while completion.done < len && completion.error.is_none() {
+            let n = (len - completion.done).min(PIECE);
+            let Some((done, result)) = f(self, completion.done, &mut buffer[..n]) else { break };
+            completion.done += done;
+            completion.error = result.err();
         }
-        Request::Read { .. } | Request::Write { .. } | Request::Discard { .. } | Request::WriteZeroes { .. } => {
-            Completion::failed(io::ErrorKind::InvalidInput)
-        }
-        Request::Flush => Completion { error: image.flush().err(), ..Completion::default() },
+        self.spares.give(buffer);
+        completion
     }
 }
 
-/// Reads with zeros for what the last sector lacks.
-fn read(image: &mut dyn Image, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-    let there = image.len().saturating_sub(offset).min(buffer.len() as u64) as usize;
-    buffer[there..].fill(0);
-    if there > 0 { image.read_at(offset, &mut buffer[..there]) } else { Ok(()) }
+/// Reads with zeros for what the last sector lacks. After an error it is tried again sector by sector, to find how far it goes: bytes
+/// read and the error.
+fn read(image: &mut dyn Image, offset: u64, buffer: &mut [u8]) -> (usize, io::Result<()>) {
+    let mut read = |offset: u64, buffer: &mut [u8]| {
+        let there = image.len().saturating_sub(offset).min(buffer.len() as u64) as usize;
+        buffer[there..].fill(0);
+        if there > 0 { image.read_at(offset, &mut buffer[..there]) } else { Ok(()) }
+    };
+    match read(offset, buffer) {
+        Ok(()) => (buffer.len(), Ok(())),
+        Err(_) => sectors(buffer.len(), |range| read(offset + range.start as u64, &mut buffer[range])),
+    }
+}
+
+/// Writes in the same way.
+fn write(image: &mut dyn Image, offset: u64, bytes: &[u8]) -> (usize, io::Result<()>) {
+    match image.write_at(offset, bytes) {
+        Ok(()) => (bytes.len(), Ok(())),
+        Err(_) => sectors(bytes.len(), |range| image.write_at(offset + range.start as u64, &bytes[range])),
+    }
 }
 
 /// Calls `f` sector by sector until it fails; bytes done and the last result.

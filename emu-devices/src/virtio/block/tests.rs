@@ -16,7 +16,11 @@ fn pattern() -> Vec<u8> {
 }
 
 fn driver_with(way: Way, image: &MemoryImage, config: BlockConfig) -> Driver<Block> {
-    let disk = Disk::with_image("drive", false, CLOCK, "file", Box::new(image.clone())).unwrap();
+    driver_in(way, image, config, CLOCK)
+}
+
+fn driver_in(way: Way, image: &MemoryImage, config: BlockConfig, clock: ClockMode) -> Driver<Block> {
+    let disk = Disk::with_image("drive", false, clock, "file", Box::new(image.clone())).unwrap();
     let mut driver = Driver::new(Block::new(disk, config), way, VirtioOptions::default());
     driver.start(!crate::virtio::feature::RING_EVENT_IDX);
     driver
@@ -40,7 +44,13 @@ fn request(driver: &mut Driver<Block>, operation: u32, sector: u64, data: &[u8],
     );
     driver.kick(0);
     driver.bench.advance(1_000_000_000);
-    let used = driver.used(0);
+    let mut used = driver.used(0);
+    // In real time it takes as long as the disk's thread needs.
+    while used.is_empty() && !driver.bench.device.state().device.disk.pending.is_empty() {
+        std::thread::yield_now();
+        driver.bench.poll();
+        used = driver.used(0);
+    }
     assert_eq!(used.iter().map(|(head, _)| *head).collect::<Vec<_>>(), [head]);
     assert_eq!(driver.interrupts(), driver.interrupt_of(0));
     let mut answer = driver.room(0, head);
@@ -86,12 +96,15 @@ fn many_requests_are_under_way_and_come_back_together() {
 
 #[test]
 fn request_longer_than_the_disk_takes_at_once_is_broken_up() {
-    let (mut driver, image) = driver(WAYS[0]);
-    let room = (SECTORS - 1) * 512;
-    assert_eq!(request(&mut driver, 0, 1, &[], room), (pattern()[512..].to_vec(), 0));
-    let data: Vec<u8> = pattern().iter().rev().copied().collect();
-    assert_eq!(request(&mut driver, 1, 0, &data, 0), (vec![], 0));
-    assert!(image.bytes() == data);
+    for clock in [CLOCK, ClockMode::Realtime] {
+        let image = MemoryImage::new(pattern());
+        let mut driver = driver_in(WAYS[0], &image, BlockConfig::default(), clock);
+        let room = (SECTORS - 1) * 512;
+        assert_eq!(request(&mut driver, 0, 1, &[], room), (pattern()[512..].to_vec(), 0));
+        let data: Vec<u8> = pattern().iter().rev().copied().collect();
+        assert_eq!(request(&mut driver, 1, 0, &data, 0), (vec![], 0));
+        assert!(image.bytes() == data);
+    }
 }
 
 #[test]
@@ -211,6 +224,24 @@ fn requests_under_way_move_to_another_device_and_are_forgotten_by_a_reset() {
     other.bench.advance(1_000_000_000);
     assert_eq!(other.used(0), [(head, 513)]);
     assert_eq!(other.room(0, head)[..512], pattern()[5 * 512..6 * 512]);
+}
+
+#[test]
+fn reset_ends_what_the_disk_does_in_guest_memory() {
+    let image = MemoryImage::new(pattern());
+    let mut driver = driver_in(WAYS[0], &image, BlockConfig::default(), ClockMode::Realtime);
+    image.hold(true);
+    let head = driver.add(0, &[&header(0, 5)], &[512, 1]);
+    driver.kick(0);
+    driver.set_status(0);
+    let (room, _) = driver.rings[0].rooms[usize::from(head)][0];
+    image.hold(false);
+    driver.start(0);
+    let after = request(&mut driver, 0, 9, &[], 512);
+    assert_eq!(after, (pattern()[9 * 512..10 * 512].to_vec(), 0));
+    let mut there = [1; 512];
+    driver.bench.world.memory().read(room, &mut there);
+    assert_eq!(there, [0; 512]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::Core;
 use crate::virtio::{VirtioDevice, feature, status};
 use emu_core::clock::Instant;
 use emu_core::mem::GuestMemory;
+use std::sync::Arc;
 
 /// Where the device's structure is while MSI-X is enabled.
 pub(super) const CONFIG_WITH_MSIX: u64 = 24;
@@ -74,7 +75,7 @@ impl<D: VirtioDevice> Core<D> {
         }
     }
 
-    pub(super) fn legacy_write(&mut self, now: Instant, memory: &GuestMemory, offset: u64, size: u8, value: u64) {
+    pub(super) fn legacy_write(&mut self, now: Instant, memory: &Arc<GuestMemory>, offset: u64, size: u8, value: u64) {
         let Some((register, len)) = Register::decode(offset, self.msix.is_enabled()) else { return };
         if let Register::Config(at) = register {
             return self.write_config(now, memory, at, size, value);

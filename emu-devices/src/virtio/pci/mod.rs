@@ -160,7 +160,12 @@ struct Core<D> {
 
 impl<D: VirtioDevice> Core<D> {
     /// Runs `f` on the device; then the driver sees what has come of it.
-    fn run<R>(&mut self, now: Instant, memory: &GuestMemory, f: impl FnOnce(&mut D, &mut VirtioContext) -> R) -> R {
+    fn run<R>(
+        &mut self,
+        now: Instant,
+        memory: &Arc<GuestMemory>,
+        f: impl FnOnce(&mut D, &mut VirtioContext) -> R,
+    ) -> R {
         let mut cx = VirtioContext {
             now,
             memory,
@@ -249,7 +254,7 @@ impl<D: VirtioDevice> Core<D> {
         value
     }
 
-    fn notified(&mut self, now: Instant, memory: &GuestMemory, queue: usize) {
+    fn notified(&mut self, now: Instant, memory: &Arc<GuestMemory>, queue: usize) {
         if queue < self.queues.len() && self.is_live() {
             self.run(now, memory, |device, cx| device.notified(cx, queue));
         }
@@ -273,7 +278,7 @@ impl<D: VirtioDevice> Core<D> {
     }
 
     /// The driver writes the device status; 0 is a reset (2.4).
-    fn write_status(&mut self, now: Instant, memory: &GuestMemory, value: u8, legacy: bool) {
+    fn write_status(&mut self, now: Instant, memory: &Arc<GuestMemory>, value: u8, legacy: bool) {
         if value == 0 {
             return self.reset_device();
         }
@@ -307,7 +312,7 @@ impl<D: VirtioDevice> Core<D> {
         (0..u64::from(size)).rev().fold(0, |value, i| value << 8 | u64::from(byte(i)))
     }
 
-    fn write_config(&mut self, now: Instant, memory: &GuestMemory, offset: u64, size: u8, value: u64) {
+    fn write_config(&mut self, now: Instant, memory: &Arc<GuestMemory>, offset: u64, size: u8, value: u64) {
         let len = self.device.config(self.registers.driver_features).len() as u64;
         if offset + u64::from(size) <= len {
             let bytes = &value.to_le_bytes()[..usize::from(size.min(8))];
@@ -323,7 +328,7 @@ impl<D: VirtioDevice> Core<D> {
         }
     }
 
-    fn write(&mut self, now: Instant, memory: &GuestMemory, bar: u32, offset: u64, size: u8, value: u64) {
+    fn write(&mut self, now: Instant, memory: &Arc<GuestMemory>, bar: u32, offset: u64, size: u8, value: u64) {
         match bar {
             LEGACY_BAR => self.legacy_write(now, memory, offset, size, value),
             MSIX_BAR => self.msix.write(offset, size, value),

@@ -4,6 +4,7 @@ use super::{Core, NOTIFY_MULTIPLIER, PART};
 use crate::virtio::VirtioDevice;
 use emu_core::clock::Instant;
 use emu_core::mem::GuestMemory;
+use std::sync::Arc;
 
 /// `struct virtio_pci_common_cfg`, by its field names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +111,7 @@ impl<D: VirtioDevice> Core<D> {
         }
     }
 
-    pub(super) fn modern_write(&mut self, now: Instant, memory: &GuestMemory, offset: u64, size: u8, value: u64) {
+    pub(super) fn modern_write(&mut self, now: Instant, memory: &Arc<GuestMemory>, offset: u64, size: u8, value: u64) {
         let within = offset % u64::from(PART);
         match offset / u64::from(PART) {
             0 => self.write_common(now, memory, within, size, value),
@@ -122,7 +123,7 @@ impl<D: VirtioDevice> Core<D> {
     }
 
     /// 4.1.3.1: fields are written whole, those of 64 bits also in halves. Other writes are lost.
-    fn write_common(&mut self, now: Instant, memory: &GuestMemory, offset: u64, size: u8, value: u64) {
+    fn write_common(&mut self, now: Instant, memory: &Arc<GuestMemory>, offset: u64, size: u8, value: u64) {
         let Some((field, at, len)) = Common::decode(offset) else { return };
         if !(at == 0 && size == len || len == 8 && size == 4 && at % 4 == 0) {
             return;
