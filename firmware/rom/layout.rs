@@ -3,7 +3,7 @@
 //! ```text
 //!  00000 interrupt vectors     00400 BDA     00500 scratch (POST), then the boot sector's own
 //!  07000 stack of POST and of the boot sector's start (SS:SP = 0000:7000, growing down)
-//!  07C00 boot sector           9F800 EBDA (2 KiB)
+//!  07C00 boot sector           9F400 EBDA (3 KiB)
 //!  C0000 option ROMs           E0000 this BIOS
 //! ```
 //! Offsets follow IBM's PC/AT and PS/2 technical references (BIOS data area); what is ours is marked.
@@ -11,9 +11,9 @@
 /// Segment of the BIOS data area.
 pub const BDA_SEGMENT: u16 = 0x40;
 /// Segment of the extended BIOS data area, with 640 KiB of base memory.
-pub const EBDA_SEGMENT: u16 = 0x9F80;
+pub const EBDA_SEGMENT: u16 = 0x9F40;
 /// Size of the EBDA in KiB.
-pub const EBDA_KIB: u16 = 2;
+pub const EBDA_KIB: u16 = 3;
 /// Base memory below the EBDA in KiB.
 pub const BASE_MEMORY_KIB: u16 = 640 - EBDA_KIB;
 /// Where the area of the system BIOS begins, which no memory map calls RAM (physical).
@@ -120,7 +120,7 @@ pub mod ebda {
     pub const SYSTEM: i32 = 0x200;
     /// \[ROM monitor\] 256 bytes.
     pub const MONITOR: i32 = 0x300;
-    /// \[INT 13h\] 1 KiB: drives, the request in progress, El Torito (`services/disk/tables.rs`).
+    /// \[INT 13h\] 2 KiB: drives, the request in progress, El Torito (`services/disk/tables.rs`).
     pub const DISK: i32 = 0x400;
 }
 

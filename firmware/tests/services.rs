@@ -2,7 +2,7 @@
 
 mod guest;
 
-use guest::{BUFFER, run_boot_sector, run_option_rom as run};
+use guest::{BUFFER, run_boot, run_option_rom as run};
 use iced_x86::code_asm::*;
 
 const RAM: u32 = 256 << 20;
@@ -332,40 +332,107 @@ fn mp_table_tells_the_processor_and_its_interrupts() {
 #[test]
 fn boot_sector_reads_and_writes_its_disk_by_chs_and_lba() {
     // Sector n (from 1) is filled with the byte n.
-    let sectors: Vec<u8> = (1..=0x7F).flat_map(|n| [n; 512]).collect();
-    let Some((words, disk)) = run_boot_sector(&sectors, |p| {
-        p.0.movzx(edx, dl)?;
-        p.report(&[edx])?;
-        // CHS 0/0/4 is LBA 3.
-        p.0.mov(bx, BUFFER)?;
-        p.0.mov(cx, 4)?;
-        p.0.mov(dh, 0)?;
-        p.call(0x13, 0x0202)?;
+    let sectors: Vec<u8> = (1..=0xFF).flat_map(|n| [n; 512]).collect();
+    for interface in ["if=ide", "if=virtio"] {
+        let ran = run_boot(&sectors, interface, |p| {
+            p.0.movzx(edx, dl)?;
+            p.report(&[edx])?;
+            // CHS 0/0/4 is LBA 3.
+            p.0.mov(bx, BUFFER)?;
+            p.0.mov(cx, 4)?;
+            p.0.mov(dh, 0)?;
+            p.call(0x13, 0x0202)?;
+            p.report_carry()?;
+            p.report(&[eax])?;
+            for sector in 0..2 {
+                p.0.mov(eax, dword_ptr(BUFFER + 512 * sector))?;
+                p.report_eax()?;
+            }
+            // A packet: write the two sectors to LBA 20h, then read one from far behind the end.
+            p.0.mov(dword_ptr(0x600), 0x0002_0010)?;
+            p.0.mov(dword_ptr(0x604), BUFFER)?;
+            p.0.mov(dword_ptr(0x608), 0x20)?;
+            p.0.mov(dword_ptr(0x60C), 0)?;
+            p.0.mov(si, 0x600)?;
+            p.call(0x13, 0x4300)?;
+            p.report_carry()?;
+            p.0.mov(dword_ptr(0x608), 0x1000_0000)?;
+            p.call(0x13, 0x4200)?;
+            p.report_carry()?;
+            p.0.mov(bx, 0x55AA)?;
+            p.call(0x13, 0x4100)?;
+            p.0.movzx(ebx, bx)?;
+            p.report(&[ebx])
+        });
+        let Some((words, disk)) = ran else { return };
+        assert_eq!(words, [0x80, 0, 2, 0x0303_0303, 0x0404_0404, 0, 1, 0xAA55], "{interface}");
+        assert_eq!(disk[0x20 * 512..0x22 * 512], [[3; 512], [4; 512]].concat());
+        assert_eq!(disk[0x22 * 512], 0x22);
+    }
+}
+
+#[test]
+fn virtio_disk_tells_its_size_and_refuses_what_it_cannot_do() {
+    let ran = run_boot(&[7; 2047 * 512], "if=virtio,readonly=on", |p| {
+        // Size from the extended parameters, which have no table.
+        p.0.mov(word_ptr(0x600), 74)?;
+        p.0.mov(si, 0x600)?;
+        p.call(0x13, 0x4800)?;
         p.report_carry()?;
-        p.report(&[eax])?;
-        for sector in 0..2 {
-            p.0.mov(eax, dword_ptr(BUFFER + 512 * sector))?;
+        for offset in [0u32, 4, 8, 12, 16, 20, 24, 28] {
+            p.0.mov(eax, dword_ptr(0x600 + offset))?;
             p.report_eax()?;
         }
-        // A packet: write the two sectors to LBA 20h, then read one from far behind the end.
-        p.0.mov(dword_ptr(0x600), 0x0002_0010)?;
-        p.0.mov(dword_ptr(0x604), BUFFER)?;
-        p.0.mov(dword_ptr(0x608), 0x20)?;
-        p.0.mov(dword_ptr(0x60C), 0)?;
-        p.0.mov(si, 0x600)?;
-        p.call(0x13, 0x4300)?;
+        p.0.mov(cx, 2)?;
+        p.0.mov(dh, 0)?;
+        p.0.mov(bx, BUFFER)?;
+        p.call(0x13, 0x0301)?;
         p.report_carry()?;
-        p.0.mov(dword_ptr(0x608), 0x1000_0000)?;
-        p.call(0x13, 0x4200)?;
+        p.report(&[eax])?;
+        p.call(0x13, 0x0201)?;
         p.report_carry()?;
-        p.0.mov(bx, 0x55AA)?;
-        p.call(0x13, 0x4100)?;
-        p.0.movzx(ebx, bx)?;
-        p.report(&[ebx])
-    }) else {
-        return;
-    };
-    assert_eq!(words, [0x80, 0, 2, 0x0303_0303, 0x0404_0404, 0, 1, 0xAA55]);
-    assert_eq!(disk[0x20 * 512..0x22 * 512], [[3; 512], [4; 512]].concat());
-    assert_eq!(disk[0x22 * 512], 0x22);
+        p.0.mov(eax, dword_ptr(BUFFER))?;
+        p.report_eax()
+    });
+    let Some((words, disk)) = ran else { return };
+    assert_eq!(words[..4], [0, 0x0003_001E, 2, 16], "{words:x?}");
+    assert_eq!(words[4..9], [63, 2048, 0, 0xFFFF_0200, 0x0000_FFFF]);
+    assert_eq!(words[9..], [1, 0x0300, 0, 0x0707_0707], "write protected");
+    assert!(disk[512..].iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn long_transfers_take_several_commands_and_segments() {
+    let sectors: Vec<u8> = (1..=0xFF).flat_map(|n| [n; 512]).collect();
+    for interface in ["if=ide", "if=virtio"] {
+        let ran = run_boot(&sectors, interface, |p| {
+            // 254 sectors from LBA 1.
+            p.0.mov(dword_ptr(0x600), 254 << 16 | 0x10)?;
+            p.0.mov(dword_ptr(0x604), 0x2000_0010)?;
+            p.0.mov(dword_ptr(0x608), 1)?;
+            p.0.mov(dword_ptr(0x60C), 0)?;
+            p.0.mov(si, 0x600)?;
+            p.call(0x13, 0x4200)?;
+            p.report_carry()?;
+            for sector in [0, 127, 128, 253] {
+                p.0.mov(ax, 0x2001 + sector * 0x20)?;
+                p.0.mov(es, ax)?;
+                p.0.mov(eax, dword_ptr(0).es())?;
+                p.report_eax()?;
+            }
+            // They go back two sectors further on, all but one of them.
+            p.0.mov(word_ptr(0x602), 253)?;
+            p.0.mov(word_ptr(0x608), 3)?;
+            p.call(0x13, 0x4300)?;
+            p.report_carry()?;
+            p.call(0x13, 0x4400)?;
+            p.report_carry()?;
+            p.0.movzx(eax, word_ptr(0x602))?;
+            p.report_eax()
+        });
+        let Some((words, disk)) = ran else { return };
+        let bytes = [1, 128, 129, 254].map(|byte: u32| byte * 0x0101_0101);
+        assert_eq!(words, [&[0][..], &bytes, &[0, 0, 253]].concat(), "{interface}");
+        assert!(disk[512..3 * 512] == sectors[..2 * 512] && disk[3 * 512..] == sectors[..253 * 512]);
+    }
 }

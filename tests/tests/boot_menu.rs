@@ -181,6 +181,35 @@ fn menu_on_the_serial_console_boots_what_is_chosen() {
 }
 
 #[test]
+fn virtio_disks_are_booted_behind_those_on_ide() {
+    let drives = Drives::new("virtio", false);
+    let booted = |options: &[&str]| {
+        let mut command = machine().command();
+        command.args(&drives.arguments[..3]).args(options);
+        let status = Guest::start(&mut command, LIMIT).and_then(|mut guest| guest.wait());
+        number(status.unwrap_or_else(|error| panic!("{options:?}: {error}")).code())
+    };
+    let image = |name: &str, rest: &str| format!("file={}/{name},format=raw,{rest}", drives.folder.display());
+    let (first, second) = (image("hda", "if=none,id=a"), image("hdb", "if=none,id=b"));
+    for device in ["virtio-blk-pci,drive=b", "virtio-blk-pci,drive=b,disable-legacy=on,logical_block_size=512,addr=1e"]
+    {
+        assert_eq!(booted(&["-drive", &second, "-device", device]), SECOND_DISK, "{device}");
+    }
+    let [early, late] = ["virtio-blk-pci,drive=a,addr=8", "virtio-blk-pci,drive=b,addr=9"];
+    assert_eq!(booted(&["-drive", &first, "-drive", &second, "-device", late, "-device", early]), FIRST_DISK);
+    let behind = ["-drive", &image("hda", "if=virtio"), "-drive", &image("hdb", "if=ide")];
+    assert_eq!(booted(&behind), SECOND_DISK);
+    // Other blocks than INT 13h knows: nothing is booted, as from a disk without the interface that the BIOS drives.
+    for device in [
+        "virtio-blk-pci,drive=b,logical_block_size=4096,physical_block_size=4096",
+        "virtio-blk-pci,drive=b,disable-modern=on",
+    ] {
+        let options = ["-drive", &second, "-device", device, "-boot", "reboot-timeout=100"];
+        assert_eq!(booted(&options), 0, "{device}");
+    }
+}
+
+#[test]
 fn with_nothing_to_boot_the_machine_may_start_anew() {
     let mut command = machine().command();
     command.args(["-boot", "reboot-timeout=300"]);

@@ -34,7 +34,7 @@ const HARD_DISK: u32 = 2;
 const CD: u32 = 3;
 const ROM_ENTRY: u32 = 4;
 /// A drive on an ATA channel, by place: twice the channel, plus one for the slave.
-const ATA_PLACE: u32 = 5;
+const DRIVE_PLACE: u32 = 5;
 /// Nothing behind this one is booted.
 const HALT: u32 = 6;
 /// The ROM monitor, which only the menu offers.
@@ -95,7 +95,7 @@ fn start(rom: &mut Rom) {
             (HARD_DISK as u8, ".hard_disk"),
             (CD as u8, ".cd"),
             (ROM_ENTRY as u8, ".rom"),
-            (ATA_PLACE as u8, ".place"),
+            (DRIVE_PLACE as u8, ".place"),
             (HALT as u8, "boot.nothing"),
             (MONITOR as u8, "boot.monitor"),
         ]);
@@ -247,7 +247,7 @@ fn drives(rom: &mut Rom) {
         label(".no");
         ret();
 
-        // Boots what is at place AH of the ATA channels, or returns.
+        // Boots the drive at place AH, as `disk.number` has it, or returns.
         label("boot.place");
         call_far("disk.number");
         jc(".no");

@@ -9,10 +9,13 @@
 
 use super::*;
 use crate::rom::post::{fw_cfg, scratch};
+use crate::rom::services::disk::tables::{DRIVE_SLOTS, VIRTIO_DRIVES, VIRTIO_SLOTS, drive};
 
 /// How long the menu is offered unless fw_cfg says something else.
 const MENU_WAIT: u32 = 2500;
 const KEY_BOOT_MENU: u32 = 0x0E;
+/// A place of a drive that no drive has.
+const NO_PLACE: i32 = 0x80;
 
 pub fn emit(rom: &mut Rom) {
     setup(rom);
@@ -104,6 +107,8 @@ fn order(rom: &mut Rom) {
         je(".rom");
         cmp(eax, u32::from_le_bytes(*b"/eth"));
         je(".ethernet");
+        cmp(eax, u32::from_le_bytes(*b"/scs"));
+        je(".virtio");
         cmp(eax, u32::from_le_bytes(*b"HALT"));
         je(".halt");
         cmp(eax, u32::from_le_bytes(*b"ppy@"));
@@ -116,6 +121,10 @@ fn order(rom: &mut Rom) {
         label(".ethernet");
         call("boot.function");
         jmp(".entry");
+        label(".virtio");
+        call("boot.virtio");
+        mov(dl, al);
+        jmp(".character");
         label(".rom");
         call("boot.named");
         label(".entry");
@@ -137,7 +146,7 @@ fn order(rom: &mut Rom) {
         mov(dl, al);
         jmp(".character");
         label(".unit");
-        mov(bl, ATA_PLACE);
+        mov(bl, DRIVE_PLACE);
         call("boot.digit");
         add(al, dl);
         mov(bh, al);
@@ -207,6 +216,48 @@ fn order(rom: &mut Rom) {
         label("boot.function");
         push(bx);
         lea(di, word_ptr(si + 9));
+        call("boot.devfn");
+        mov(al, 0);
+        label(".next");
+        cmp(al, byte_ptr(system::BEV_COUNT));
+        jae(".none");
+        movzx(bx, al);
+        shl(bx, 3);
+        cmp(word_ptr(bx + system::BEV_SOURCE), cx);
+        je(".found");
+        inc(al);
+        jmp(".next");
+        label(".none");
+        stc();
+        label(".found");
+        pop(bx);
+        ret();
+
+        // AL = the place of the virtio disk of the function at ES:SI behind "scsi@"; one that no drive has if there is none. Changes AH,
+        // CX, DI.
+        label("boot.virtio");
+        push(bx);
+        lea(di, word_ptr(si + 5));
+        call("boot.devfn");
+        mov(al, DRIVE_SLOTS);
+        mov(bx, VIRTIO_DRIVES);
+        label(".next");
+        cmp(byte_ptr(bx + drive::KIND), drive::VIRTIO);
+        jne(".none");
+        cmp(word_ptr(bx + drive::FUNCTION), cx);
+        je(".found");
+        add(bx, drive::RECORD);
+        inc(al);
+        cmp(al, DRIVE_SLOTS + VIRTIO_SLOTS);
+        jb(".next");
+        label(".none");
+        mov(al, NO_PLACE);
+        label(".found");
+        pop(bx);
+        ret();
+
+        // CX = the function that DEVICE or DEVICE,FUNCTION at ES:DI names, hexadecimal. Changes AX, DI.
+        label("boot.devfn");
         xor(cx, cx);
         label(".digit");
         mov(al, byte_ptr(di).es());
@@ -231,20 +282,6 @@ fn order(rom: &mut Rom) {
         and(al, 7);
         or(cl, al);
         label(".whole");
-        mov(al, 0);
-        label(".next");
-        cmp(al, byte_ptr(system::BEV_COUNT));
-        jae(".none");
-        movzx(bx, al);
-        shl(bx, 3);
-        cmp(word_ptr(bx + system::BEV_SOURCE), cx);
-        je(".found");
-        inc(al);
-        jmp(".next");
-        label(".none");
-        stc();
-        label(".found");
-        pop(bx);
         ret();
 
         // AL = the digit behind the four characters whose second one is at ES:SI, at most 3.

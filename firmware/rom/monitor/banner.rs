@@ -103,8 +103,8 @@ pub fn emit(rom: &mut Rom) {
 
         // Ends the line of the drive whose record is at SI, with its size if it is a disk. Changes EAX, EDX.
         label("monitor.capacity");
-        cmp(byte_ptr(si + drive::KIND), drive::ATA);
-        jne(".size");
+        cmp(byte_ptr(si + drive::KIND), drive::ATAPI);
+        je(".size");
         say(", ");
         mov(eax, dword_ptr(si + drive::BLOCKS));
         mov(edx, dword_ptr(si + drive::BLOCKS + 4));

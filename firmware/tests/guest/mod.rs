@@ -85,7 +85,9 @@ pub fn run_boot_floppy(
     run_boot(sectors, &format!("if=floppy{options}"), write)
 }
 
-fn run_boot(
+/// The same with a drive of some options, as in QEMU's `-drive`.
+#[allow(dead_code)]
+pub fn run_boot(
     sectors: &[u8],
     options: &str,
     write: impl FnOnce(&mut Program) -> Result<(), IcedError>,

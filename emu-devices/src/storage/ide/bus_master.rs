@@ -8,6 +8,7 @@
 //! Regions are taken as they are: the rule that none crosses a 64 KiB boundary binds software, and what a violation
 //! does is not defined. A region that no memory answers is a master abort.
 
+use crate::scatter::Segment;
 use emu_core::mem::GuestMemory;
 use serde::{Deserialize, Serialize};
 
@@ -106,12 +107,15 @@ impl BusMaster {
         self.regions(memory, data.len(), |address, range| memory.write(address, &data[range]))
     }
 
-    /// Fills the drive's `data` from memory.
-    pub fn read_memory(&mut self, memory: &GuestMemory, data: &mut [u8]) -> (usize, Moved) {
+    /// Where the drive's next `len` bytes are in memory, and whether that is all of them.
+    pub fn sources(&mut self, memory: &GuestMemory, len: usize) -> (Vec<Segment>, Moved) {
+        let mut sources = Vec::new();
         if !self.runs(false) {
-            return (0, Moved::Waiting);
+            return (sources, Moved::Waiting);
         }
-        self.regions(memory, data.len(), |address, range| memory.read(address, &mut data[range]))
+        let take = |address, range: std::ops::Range<usize>| sources.push(Segment { address, len: range.len() as u32 });
+        let (_, moved) = self.regions(memory, len, take);
+        (sources, moved)
     }
 
     /// Walks the descriptors over `len` bytes. Every descriptor has at least two, so this ends.

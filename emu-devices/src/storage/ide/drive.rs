@@ -14,6 +14,7 @@
 use super::bus_master::{BusMaster, Moved};
 use super::identify;
 use super::mmc::{self, Outcome, PacketState, Sense};
+use crate::scatter::Scatter;
 use crate::storage::block::{Completion, Disk, DiskState, LONGEST, Request, SECTOR};
 use emu_core::clock::Instant;
 use emu_core::mem::GuestMemory;
@@ -159,6 +160,14 @@ pub struct Transfer {
     pub limit: u16,
 }
 
+impl Transfer {
+    /// Bytes that move before the host is asked, or told, again.
+    fn run(&self) -> usize {
+        let (most, unit) = (if self.dma { LONGEST } else { RUN }, self.unit.max(1) as usize);
+        (self.left as usize).min(most / unit) * unit
+    }
+}
+
 /// All guest-visible state of a drive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriveState {
@@ -252,7 +261,7 @@ pub struct Surroundings<'a> {
     /// Virtual time.
     pub now: Instant,
     /// For DMA.
-    pub memory: &'a GuestMemory,
+    pub memory: &'a Arc<GuestMemory>,
     /// The channel's bus master; `None` while the function may not master the bus.
     pub master: Option<&'a mut BusMaster>,
 }
@@ -616,17 +625,11 @@ impl Drive {
         self.disk.submit(around.now, Request::Flush);
     }
 
-    fn run_bytes(&self) -> usize {
-        let t = &self.state.transfer;
-        let run = if t.dma { LONGEST } else { RUN };
-        (t.left as usize).min(run / t.unit as usize) * t.unit as usize
-    }
-
     /// Has the disk read the next run.
     fn fetch(&mut self, phase: Phase, around: &mut Surroundings) {
         let t = &self.state.transfer;
         let offset = t.lba.saturating_mul(t.unit.into());
-        let len = self.run_bytes();
+        let len = t.run();
         self.state.phase = phase;
         self.state.status = BSY | DSC;
         self.disk.submit(around.now, Request::Read { offset, len });
@@ -640,15 +643,14 @@ impl Drive {
 
     /// Asks the host for the next run.
     fn gather(&mut self, interrupt: bool, around: &mut Surroundings) {
-        let len = self.run_bytes();
         let s = &mut self.state;
-        s.buffer = self.disk.buffer(len);
-        (s.position, s.block_end) = (0, 0);
         if s.transfer.dma {
             s.phase = Phase::DmaOut;
             s.status = DRDY | DSC | DRQ;
             return self.pump(around);
         }
+        s.buffer = self.disk.buffer(s.transfer.run());
+        (s.position, s.block_end) = (0, 0);
         s.phase = Phase::DataOut;
         self.offer_block(interrupt);
     }
@@ -732,7 +734,7 @@ impl Drive {
         }
     }
 
-    /// A block or, by DMA, all of the buffer has come from the host.
+    /// A block has come from the host.
     fn block_filled(&mut self, around: &mut Surroundings) {
         match self.state.phase {
             Phase::PacketOut => return self.packet(around),
@@ -851,17 +853,28 @@ impl Drive {
     /// Moves data by DMA, if that is what is next.
     pub fn pump(&mut self, around: &mut Surroundings) {
         let s = &mut self.state;
+        let len = s.transfer.run();
         let Some(master) = &mut around.master else { return };
-        let (n, moved) = match s.phase {
-            Phase::DmaIn => master.write_memory(around.memory, &s.buffer[s.position..]),
-            Phase::DmaOut => master.read_memory(around.memory, &mut s.buffer[s.position..]),
+        let (sources, moved) = match s.phase {
+            Phase::DmaIn => {
+                let (n, moved) = master.write_memory(around.memory, &s.buffer[s.position..]);
+                s.position += n;
+                (Vec::new(), moved)
+            }
+            Phase::DmaOut => master.sources(around.memory, len),
             _ => return,
         };
-        s.position += n;
         match (moved, s.phase) {
             (Moved::Waiting, _) => {}
             (Moved::All, Phase::DmaIn) => self.block_taken(around),
-            (Moved::All, _) => self.block_filled(around),
+            (Moved::All, _) => {
+                s.phase = Phase::AwaitWrite;
+                s.status = BSY | DSC;
+                let offset = s.transfer.lba.saturating_mul(s.transfer.unit.into());
+                let data = Scatter::new(around.memory, &sources, 0, len);
+                self.disk.cancel();
+                self.disk.enqueue_write(around.now, 0, offset, data);
+            }
             // The bus master has dropped out: the drive gives up as after a reset, without an interrupt.
             (Moved::Stopped, _) => {
                 s.phase = Phase::Idle;

@@ -590,6 +590,8 @@ fn geometry(rom: &mut Rom) {
         shr(al, cl);
         and(al, 3);
         jnz(".decided");
+        // Also for disks of which CMOS says nothing, with AL = 0.
+        label(".usual");
         cmp(word_ptr(si + drive::CYLINDERS), 1024);
         jbe(".decided");
         movzx(eax, word_ptr(si + drive::CYLINDERS));

@@ -224,8 +224,9 @@ fn parameters(rom: &mut Rom) {
         mov(word_ptr(di + 24).es(), ax);
         cmp(bx, 30);
         jb(".size_26");
+        // Only drives on the ATA channels have a table and a path.
         cmp(byte_ptr(si + drive::KIND), drive::IMAGE);
-        je(".no_table");
+        jae(".no_table");
         call("edd.table");
         mov(word_ptr(di + 26).es(), EDD_TABLE);
         mov(word_ptr(di + 28).es(), ds);

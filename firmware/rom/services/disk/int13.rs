@@ -1,6 +1,7 @@
 //! INT 13h, disks: which drive, which function; hard disks and CD-ROM drives. Floppy drives' functions are in `floppy`.
 //!
-//! Drives 00h and 01h are floppy drives, 80h and up hard disks in the order in which `ata` finds them, E0h and up CD-ROM drives.
+//! Drives 00h and 01h are floppy drives, 80h and up hard disks in the order in which `ata` and then `virtio` find them, E0h and up
+//! CD-ROM drives.
 //! After a boot from a CD with an image (`eltorito`), the image is 00h or 80h and the real drives follow. INT 40h has the real diskette drives.
 //!
 //! | AH | hard disk |
@@ -359,6 +360,8 @@ fn requests(rom: &mut Rom) {
         call("disk.normalise");
         cmp(byte_ptr(si + drive::KIND), drive::ATA);
         je("ata.transfer");
+        cmp(byte_ptr(si + drive::KIND), drive::VIRTIO);
+        je("virtio.transfer");
         cmp(byte_ptr(REQUEST_ACTION), WRITE);
         je(".protected");
         cmp(byte_ptr(si + drive::KIND), drive::IMAGE);

@@ -1,4 +1,4 @@
-//! INT 13h: hard disks and CD-ROM drives on the two ATA channels (`ata`, `atapi`, `edd`), boot images on CDs (`eltorito`, `eltorito_calls`), and floppy drives
+//! INT 13h: hard disks and CD-ROM drives on the two ATA channels (`ata`, `atapi`, `edd`), virtio disks (`virtio`), boot images on CDs (`eltorito`, `eltorito_calls`), and floppy drives
 //! (`floppy`, `medium`, `fdc`).
 
 mod ata;
@@ -12,6 +12,7 @@ mod int13;
 mod medium;
 mod setup;
 pub mod tables;
+mod virtio;
 
 use crate::rom::asm::*;
 use crate::rom::layout::{BDA_SEGMENT, bda};
@@ -20,6 +21,7 @@ pub fn emit(rom: &mut Rom) {
     int13::emit(rom);
     ata::emit(rom);
     atapi::emit(rom);
+    virtio::emit(rom);
     edd::emit(rom);
     eltorito::emit(rom);
     eltorito_calls::emit(rom);
@@ -28,8 +30,8 @@ pub fn emit(rom: &mut Rom) {
     fdc::emit(rom);
     setup::emit(rom);
     asm! { rom;
-        // DL = the number of the drive at place AH: twice the channel, plus one for the slave. CF if there is none. Far; changes AX,
-        // BX, CX, SI, DS.
+        // DL = the number of the drive at place AH: twice the channel, plus one for the slave, and behind those the virtio disks. CF if
+        // there is none. Far; changes AX, BX, CX, SI, DS.
         label("disk.number");
         push(i32::from(BDA_SEGMENT));
         pop(ds);

@@ -24,6 +24,7 @@ pub fn emit(rom: &mut Rom) {
         rep().stosb();
         mov(byte_ptr(emulation::ACTIVE), 0);
         call("ata.detect");
+        call("virtio.detect");
         call("disk.tables");
         mov(al, byte_ptr(DISK_COUNT));
         push(i32::from(BDA_SEGMENT));

@@ -1,20 +1,19 @@
-//! What the disk services keep in the extended BIOS data area: one record for each drive on the ATA channels, one for the
-//! drive that an El Torito image stands for, and the request in progress.
+//! What the disk services keep in the extended BIOS data area: one record for each drive on the ATA channels and for each virtio disk, one
+//! for the drive that an El Torito image stands for, and the request in progress.
 //!
 //! All offsets are from the start of the EBDA. The services address it through DS, and a drive's record through SI.
 
+use crate::rom::layout::EBDA_KIB;
 use crate::rom::layout::ebda::DISK as EBDA_DISK;
 
 /// Disk drives found: what INT 13h calls 80h, 81h...
 pub const DISK_COUNT: i32 = EBDA_DISK;
 /// CD-ROM drives found: E0h, E1h...
 pub const CD_COUNT: i32 = EBDA_DISK + 1;
-/// For each disk, the offset (a word) of its record.
-pub const DISK_MAP: i32 = EBDA_DISK + 2;
-/// For each CD-ROM drive, the offset (a word) of its record.
-pub const CD_MAP: i32 = EBDA_DISK + 10;
 /// Floppy drives found.
-pub const FLOPPY_COUNT: i32 = EBDA_DISK + 18;
+pub const FLOPPY_COUNT: i32 = EBDA_DISK + 2;
+/// For each CD-ROM drive, the offset (a word) of its record.
+pub const CD_MAP: i32 = EBDA_DISK + 4;
 
 /// The request in progress: first block.
 pub const REQUEST_LBA: i32 = EBDA_DISK + 0x18;
@@ -105,27 +104,57 @@ pub const EMULATED: i32 = EBDA_DISK + 0xB0;
 pub const DRIVES: i32 = EMULATED + drive::RECORD;
 /// Drives on the ATA channels.
 pub const DRIVE_SLOTS: i32 = 4;
+/// Behind them, those of virtio disks.
+pub const VIRTIO_DRIVES: i32 = DRIVES + DRIVE_SLOTS * drive::RECORD;
+pub const VIRTIO_SLOTS: i32 = 4;
 /// The partition table and the signature of an El Torito image, which end its first sector. Also what is read of a boot record.
-pub const PARTITIONS: i32 = DRIVES + DRIVE_SLOTS * drive::RECORD;
+pub const PARTITIONS: i32 = VIRTIO_DRIVES + VIRTIO_SLOTS * drive::RECORD;
 pub const PARTITIONS_SIZE: i32 = 66;
+/// For each disk, the offset (a word) of its record.
+pub const DISK_MAP: i32 = PARTITIONS + PARTITIONS_SIZE;
 /// Bytes of all tables.
-pub const BYTES: i32 = PARTITIONS + PARTITIONS_SIZE - EBDA_DISK;
+pub const BYTES: i32 = virtio::AREA + virtio::AREA_SIZE - EBDA_DISK;
+
+/// The queue of the virtio disk that is at work.
+pub mod virtio {
+    use super::{DISK_MAP, DRIVE_SLOTS, VIRTIO_SLOTS};
+    /// Where the data of the request are (physical); and, during POST, bytes between the notification addresses of queues.
+    pub const BUFFER: i32 = DISK_MAP + 2 * (DRIVE_SLOTS + VIRTIO_SLOTS);
+    pub const MULTIPLIER: i32 = BUFFER;
+    /// Descriptors of the queue.
+    pub const SIZE: i32 = 4;
+    /// What is cleared before a device is started, at a multiple of 16.
+    pub const AREA: i32 = (BUFFER + 4 + 15) / 16 * 16;
+    /// The descriptor table, the available and the used ring (VIRTIO 1.2, 2.7).
+    pub const DESCRIPTORS: i32 = AREA;
+    pub const AVAILABLE: i32 = DESCRIPTORS + 16 * SIZE;
+    pub const USED: i32 = AVAILABLE + 4 + 2 * SIZE + 4;
+    /// The request's header, and its status behind it.
+    pub const HEADER: i32 = USED + 4 + 8 * SIZE + 4;
+    pub const HEADER_SIZE: i32 = 16;
+    pub const STATUS: i32 = HEADER + HEADER_SIZE;
+    pub const AREA_SIZE: i32 = STATUS + 1 - AREA;
+    const _: () = assert!(USED % 4 == 0 && HEADER % 4 == 0, "the rings are aligned");
+}
 
 /// Fields of a drive's record, from its start.
 pub mod drive {
     /// Bytes of a record.
     pub const RECORD: i32 = 0x60;
-    /// What it is: one of the three below, 0 for nothing.
+    /// What it is: one of the four below, 0 for nothing. The first two are on the ATA channels.
     pub const KIND: i32 = 0;
     pub const ATA: i32 = 1;
     pub const ATAPI: i32 = 2;
     pub const IMAGE: i32 = 3;
-    /// `LBA` and `LBA48`.
+    pub const VIRTIO: i32 = 4;
+    /// `LBA`, `LBA48` and `READ_ONLY`.
     pub const FLAGS: i32 = 1;
     /// The drive takes logical block addresses.
     pub const LBA: i32 = 1;
     /// The drive has the 48-bit commands.
     pub const LBA48: i32 = 2;
+    /// The virtio disk refuses writes.
+    pub const READ_ONLY: i32 = 4;
     /// Base of the command block registers.
     pub const PORT: i32 = 2;
     /// The device control register.
@@ -154,6 +183,16 @@ pub mod drive {
     pub const LOCKS: i32 = 32;
     /// Model, a zero-terminated string of at most 40 characters.
     pub const MODEL: i32 = 34;
+    /// Virtio: the PCI function (device times 8, plus function), and where its configuration space has the window on its registers.
+    pub const FUNCTION: i32 = 76;
+    pub const WINDOW: i32 = 78;
+    /// Virtio: base address registers and offsets of the common structure, of the device's own, and of queue 0's notification.
+    pub const COMMON_BAR: i32 = 79;
+    pub const COMMON: i32 = 80;
+    pub const NOTIFY: i32 = 84;
+    pub const DEVICE: i32 = 88;
+    pub const NOTIFY_BAR: i32 = 92;
+    pub const DEVICE_BAR: i32 = 93;
 }
 
 /// Status codes of INT 13h, as in 40:41 and 40:74.
@@ -180,4 +219,4 @@ pub mod status {
     pub const EJECT_FAILED: i32 = 0xB5;
 }
 
-const _: () = assert!(BYTES <= 0x400, "the tables fit the EBDA");
+const _: () = assert!(EBDA_DISK + BYTES <= EBDA_KIB as i32 * 1024, "the tables fit the EBDA");
