@@ -33,7 +33,7 @@ use crate::rtc::{Rtc, StartTime};
 use crate::smbus;
 use crate::storage::block::{Disk, Media};
 use crate::storage::fdc::{Drive, Fdc};
-use crate::storage::ide::{Ide, Kind};
+use crate::storage::ide::{DriveConfig, Ide, Kind, Names};
 use crate::storage::image::MemoryImage;
 use crate::testbench::{Bench, World};
 use crate::timer::hpet::{self, Hpet, HpetLines};
@@ -414,8 +414,8 @@ fn ide(clock: ClockMode) -> (Ide, Media) {
     let disk = Disk::with_image("hd", false, clock, "disk", image(64 * 512)).expect("a thread");
     let cd = Disk::with_image("cd", true, clock, "disc", image(20 * 2048)).expect("a thread");
     let media = cd.media();
-    ide.connect(0, Kind::Disk, disk);
-    ide.connect(1, Kind::CdRom, cd);
+    ide.connect(0, DriveConfig { kind: Kind::Disk, disk, names: Names::default() });
+    ide.connect(1, DriveConfig { kind: Kind::CdRom, disk: cd, names: Names::default() });
     ide.config().lock().write(4, 2, 5);
     (ide, media)
 }

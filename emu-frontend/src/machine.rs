@@ -26,7 +26,7 @@ use emu_devices::char::CharBackend;
 use emu_devices::rtc::StartTime;
 use emu_devices::storage::block::{Disk, Media};
 use emu_devices::storage::fdc::Format;
-use emu_devices::storage::ide::Kind;
+use emu_devices::storage::ide::{DriveConfig, Kind};
 use emu_devices::video::VgaConfig;
 use emu_jit::{Immediate, Jit};
 use std::sync::Arc;
@@ -286,12 +286,12 @@ fn audio(config: &Config) -> Result<AudioConfig, StartError> {
 }
 
 /// The IDE drives with their images open.
-fn drives(config: &Config, clock: ClockMode) -> Result<[Option<(Kind, Disk)>; IDE_DRIVES], StartError> {
-    let mut drives: [Option<(Kind, Disk)>; IDE_DRIVES] = Default::default();
+fn drives(config: &Config, clock: ClockMode) -> Result<[Option<DriveConfig>; IDE_DRIVES], StartError> {
+    let mut drives: [Option<DriveConfig>; IDE_DRIVES] = Default::default();
     for (drive, spec) in drives.iter_mut().zip(&config.drives.ide) {
         let Some(spec) = spec else { continue };
         let kind = if spec.media == MediaKind::Cdrom { Kind::CdRom } else { Kind::Disk };
-        *drive = Some((kind, open_drive(spec, clock)?));
+        *drive = Some(DriveConfig { kind, disk: open_drive(spec, clock)?, names: spec.names.clone() });
     }
     Ok(drives)
 }

@@ -3,6 +3,7 @@
 //! What can be wrong with files, ports and sockets is found before the terminal changes hands and the guest starts.
 
 use crate::char::Characters;
+use crate::cli::boot_order::boot_first;
 use crate::cli::config::{BootFiles, Config};
 #[cfg(feature = "window")]
 use crate::cli::display::DisplayKind;
@@ -26,10 +27,9 @@ const KERNEL_LIMIT: u64 = 1 << 31;
 const ROM_LIMIT: u64 = 64 << 20;
 /// The VGA BIOS that goes with firmware from a file.
 const VGA_BIOS: &str = "vgabios-stdvga.bin";
-/// fw_cfg's files with the option ROMs that start a Linux kernel and others, and with what is booted in which order.
+/// fw_cfg's files with the option ROMs that start a Linux kernel and others.
 const LINUX_ROM: &str = "genroms/linuxboot.bin";
 const MULTIBOOT_ROM: &str = "genroms/multiboot.bin";
-const BOOT_ORDER: &str = "bootorder";
 /// Where Debian's packages put firmware: searched behind the folders of `-L`.
 const DATA_DIRS: [&str; 4] = ["/usr/share/seabios", "/usr/share/qemu", "/usr/share/bochs", "/usr/lib/ipxe/qemu"];
 
@@ -124,17 +124,7 @@ fn read_firmware(files: &BootFiles) -> Result<(Rom, Vec<u8>), StartError> {
 /// Gives firmware an option ROM that starts kernels, and puts it in front of everything else that is to be booted.
 fn offer_kernel(firmware: &mut FirmwareConfig, name: &str, rom: &[u8]) {
     firmware.files.push((name.into(), rom.to_vec()));
-    let mut order = format!("/rom@{name}").into_bytes();
-    match firmware.files.iter_mut().find(|(name, _)| name == BOOT_ORDER) {
-        Some((_, rest)) => {
-            order.push(b'\n');
-            rest.splice(..0, order);
-        }
-        None => {
-            order.push(0);
-            firmware.files.push((BOOT_ORDER.into(), order));
-        }
-    }
+    boot_first(firmware, &[format!("/rom@{name}")]);
 }
 
 /// A kernel, and what goes with it.
@@ -193,11 +183,11 @@ mod tests {
         let order = |files: Vec<(String, Vec<u8>)>| {
             let mut firmware = FirmwareConfig { files, ..FirmwareConfig::default() };
             offer_kernel(&mut firmware, LINUX_ROM, ::firmware::LINUXBOOT);
-            let found = firmware.files.iter().find(|(name, _)| name == BOOT_ORDER).map(|(_, order)| order.clone());
+            let found = firmware.files.iter().find(|(name, _)| name == "bootorder").map(|(_, order)| order.clone());
             assert!(firmware.files.iter().any(|(name, rom)| name == LINUX_ROM && rom == ::firmware::LINUXBOOT));
             found.unwrap()
         };
         assert_eq!(order(vec![]), b"/rom@genroms/linuxboot.bin\0");
-        assert_eq!(order(vec![(BOOT_ORDER.into(), b"HALT\0".to_vec())]), b"/rom@genroms/linuxboot.bin\nHALT\0");
+        assert_eq!(order(vec![("bootorder".into(), b"HALT\0".to_vec())]), b"/rom@genroms/linuxboot.bin\nHALT\0");
     }
 }

@@ -43,12 +43,10 @@ pub fn build(
     let mut options = spec.options;
     let model = match &spec.kind {
         VirtioKind::Block { drive, config: block } => {
-            let disk = backends.disks.remove(drive).ok_or_else(|| {
-                card.error(match config.drives.has(drive) {
-                    true => format!("the drive '{drive}' is in use; it needs to be if=none"),
-                    false => format!("no -drive has the id '{drive}'"),
-                })
-            })?;
+            let disk = backends.disks.remove(drive).ok_or_else(|| card.error(config.drives.refusal(drive)))?;
+            if disk.len().is_none() {
+                return Err(card.error(format!("the drive '{drive}' has no medium")));
+            }
             Model::Block(Block::new(disk, block.clone()))
         }
         VirtioKind::Net { options, .. } => {

@@ -1,4 +1,4 @@
-//! What is booted when there are several drives: `-boot order=`, `once=`, and the boot menu, on the screen and on the serial console.
+//! What is booted when there are several drives: `-boot order=`, `once=`, `bootindex=`, and the boot menu, on the screen and on the serial console.
 //!
 //! Each medium's boot sector leaves by isa-debug-exit with a number of its own, so that the exit status tells which one ran, as which drive.
 
@@ -73,6 +73,19 @@ impl Drives {
         Drives { folder, arguments }
     }
 
+    /// The same media, but hda, hdb and cdrom are drives without a place, for `-device` to name.
+    fn without_places(name: &str) -> Drives {
+        let mut drives = Drives::new(name, false);
+        for id in ["hda", "hdb", "cdrom"] {
+            let option = drives.arguments.iter().position(|argument| argument.to_str() == Some(&format!("-{id}")));
+            let option = option.expect("an option for each");
+            let file = drives.folder.join(id);
+            drives.arguments[option] = "-drive".into();
+            drives.arguments[option + 1] = format!("if=none,id={id},format=raw,file={}", file.display()).into();
+        }
+        drives
+    }
+
     /// The number that the machine leaves with.
     fn booted(&self, options: &[&str]) -> u8 {
         let Machine::Emu(emu) = machine() else { unreachable!("machine() gives nothing else") };
@@ -109,6 +122,27 @@ fn order_chooses_among_drives() {
         assert_eq!(drives.booted(&["-boot", order]), number, "{order}");
     }
     assert_eq!(drives.booted(&[]), FIRST_DISK);
+}
+
+#[test]
+fn boot_indexes_choose_among_drives_that_devices_have() {
+    let drives = Drives::without_places("bootindex");
+    let seabios = cached("firmware", "bios-256k.bin").unwrap_or_else(|error| panic!("{error}"));
+    let seabios = ["-bios", seabios.to_str().expect("a path in UTF-8")];
+    for firmware in [&[][..], &seabios] {
+        for (devices, number) in [
+            (["ide-hd,drive=hda", "ide-hd,drive=hdb,bootindex=0", "ide-cd,drive=cdrom"], SECOND_DISK),
+            (["ide-hd,drive=hda,bootindex=2", "ide-hd,drive=hdb", "ide-cd,drive=cdrom,bootindex=1"], CD),
+            (["ide-hd,drive=hda", "ide-hd,drive=hdb,bus=ide.1,unit=1", "ide-cd,drive=cdrom"], FIRST_DISK),
+            // Empty drives and disks behind the one with the index are no obstacles.
+            (["ide-cd,bootindex=0", "ide-hd,drive=hdb,unit=1,bus=ide.1,bootindex=5", "ide-hd,drive=hda"], SECOND_DISK),
+        ] {
+            let options = [firmware, &devices.map(|device| ["-device", device]).concat()].concat();
+            assert_eq!(drives.booted(&options), number, "{options:?}");
+        }
+    }
+    let virtio = ["-device", "ide-hd,drive=hda", "-device", "virtio-blk-pci,drive=hdb,bootindex=0"];
+    assert_eq!(drives.booted(&[&seabios[..], &virtio].concat()), SECOND_DISK);
 }
 
 #[test]

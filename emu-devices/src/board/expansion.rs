@@ -59,15 +59,26 @@ pub enum Card {
     Virtio(Box<VirtioCard>),
 }
 
-impl Card {
-    /// Whether it takes a device number.
-    pub fn is_pci(&self) -> bool {
-        match self {
-            Card::Ne2kIsa { .. } => false,
-            Card::Ne2kPci(_) | Card::E1000(_) | Card::Virtio(_) => true,
+/// What a card is plugged into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// An ISA slot, where it takes no device number.
+    Isa,
+    /// A PCI slot, perhaps one with a certain device number.
+    Pci(Option<u8>),
+}
+
+impl Expansion {
+    /// What it is to be plugged into.
+    pub fn slot(&self) -> Slot {
+        match self.card {
+            Card::Ne2kIsa { .. } => Slot::Isa,
+            Card::Ne2kPci(_) | Card::E1000(_) | Card::Virtio(_) => Slot::Pci(self.device),
         }
     }
+}
 
+impl Card {
     /// The user's handle on its medium, if it has one.
     pub fn media(&self) -> Option<Media> {
         match self {
@@ -122,26 +133,24 @@ impl SlotError {
     }
 }
 
-/// The device numbers of `cards`: `None` for those that take none.
+/// The device numbers of cards that are to be plugged into `slots`, in this order: `None` for those that take none.
 ///
 /// # Errors
 /// They do not fit.
-pub fn allocate(cards: &[Expansion]) -> Result<Vec<Option<u8>>, SlotError> {
+pub fn allocate(slots: impl IntoIterator<Item = Slot>) -> Result<Vec<Option<u8>>, SlotError> {
     let mut taken: u32 = (1 << FIRST) - 1;
-    let place = |(index, expansion): (usize, &Expansion)| {
-        if !expansion.card.is_pci() {
-            return Ok(None);
-        }
+    let place = |(card, slot): (usize, Slot)| {
+        let Slot::Pci(wanted) = slot else { return Ok(None) };
         let free = |device: &u8| *device < DEVICES && taken >> device & 1 == 0;
-        let device = match expansion.device {
+        let device = match wanted {
             Some(device) if free(&device) => device,
-            Some(device) => return Err(SlotError::Taken { card: index, device }),
-            None => (FIRST..DEVICES).find(free).ok_or(SlotError::Full { card: index })?,
+            Some(device) => return Err(SlotError::Taken { card, device }),
+            None => (FIRST..DEVICES).find(free).ok_or(SlotError::Full { card })?,
         };
         taken |= 1 << device;
         Ok(Some(device))
     };
-    cards.iter().enumerate().map(place).collect()
+    slots.into_iter().enumerate().map(place).collect()
 }
 
 /// Plugs `cards` in. `isa` makes a source of an ISA interrupt line; `messages` takes those of MSI-X.
@@ -156,7 +165,7 @@ pub fn plug(
     isa: impl Fn(usize) -> IrqLine,
     messages: Option<&Arc<dyn MsiSink>>,
 ) -> Result<(), SlotError> {
-    let places = allocate(&cards)?;
+    let places = allocate(cards.iter().map(Expansion::slot))?;
     let host = Host { memory: bus.memory().clone(), pins: bus.pins().clone() };
     for (Expansion { card, .. }, device) in cards.into_iter().zip(places) {
         let device = device.unwrap_or_default();
@@ -230,16 +239,16 @@ mod tests {
     fn cards_take_device_numbers_from_3_on_around_those_that_were_asked_for() {
         let isa = Expansion { card: Card::Ne2kIsa { base: 0x300, irq: 9, nic: nic() }, device: None };
         let cards = [pci(None), isa, pci(Some(4)), pci(None), pci(Some(31))];
-        assert_eq!(allocate(&cards).unwrap(), [Some(3), None, Some(4), Some(5), Some(31)]);
+        let places = allocate(cards.iter().map(Expansion::slot));
+        assert_eq!(places.unwrap(), [Some(3), None, Some(4), Some(5), Some(31)]);
     }
 
     #[test]
     fn device_numbers_that_are_taken_or_none_are_refused() {
         for device in [0, 1, 2, 3, 32, 255] {
-            let error = allocate(&[pci(None), pci(Some(device))]).unwrap_err();
+            let error = allocate([Slot::Pci(None), Slot::Pci(Some(device))]).unwrap_err();
             assert_eq!((error, error.card()), (SlotError::Taken { card: 1, device }, 1));
         }
-        let many: Vec<Expansion> = (0..30).map(|_| pci(None)).collect();
-        assert_eq!(allocate(&many), Err(SlotError::Full { card: 29 }));
+        assert_eq!(allocate([Slot::Pci(None); 30]), Err(SlotError::Full { card: 29 }));
     }
 }

@@ -46,7 +46,7 @@ use crate::port92::Port92;
 use crate::rtc::{CmosLayout, CmosPatch, Rtc, StartTime};
 use crate::storage::block::{Disk, Media};
 use crate::storage::fdc::{Drive, Fdc};
-use crate::storage::ide::{Geometry, Ide, Kind};
+use crate::storage::ide::{DriveConfig, Geometry, Ide, Kind};
 use crate::timer::hpet::{self, Hpet, HpetLines};
 use crate::timer::pit::Pit;
 use crate::video::vga::{self, Vga};
@@ -147,7 +147,7 @@ pub struct PcConfig {
     /// Sound.
     pub audio: AudioConfig,
     /// The drives on the IDE channels: 0 and 1 on the first, 2 and 3 on the second.
-    pub ide: [Option<(Kind, Disk)>; 4],
+    pub ide: [Option<DriveConfig>; 4],
     /// The diskette drives.
     pub floppies: [Option<Disk>; 2],
     /// The cards in its slots.
@@ -269,7 +269,7 @@ impl Pc {
             mouse: true,
             floppies: acpi.floppies,
             disks: std::array::from_fn(|unit| match config.ide.get(unit) {
-                Some(Some((Kind::Disk, disk))) => Some(Geometry::of(disk.sectors())),
+                Some(Some(DriveConfig { kind: Kind::Disk, disk, .. })) => Some(Geometry::of(disk.sectors())),
                 _ => None,
             }),
             boot_order: config.firmware.first_order(),
@@ -327,9 +327,9 @@ impl Pc {
 
         let mut ide = Ide::new([isa(14), isa(15)]);
         for (unit, drive) in config.ide.into_iter().enumerate() {
-            if let Some((kind, disk)) = drive {
-                media.push(disk.media());
-                ide.connect(unit, kind, disk);
+            if let Some(drive) = drive {
+                media.push(drive.disk.media());
+                ide.connect(unit, drive);
             }
         }
         pci.plug(&bus, IDE, ide);

@@ -1,9 +1,11 @@
 //! Values of `-device` that plug a card into a slot: their properties, checked.
 
+use super::boot_order::{BOOTINDEX, take_bootindex};
 use super::devices::{Driver, Property};
 use super::error::StartError;
 use super::value::KeyValues;
 use super::virtio::{self, VirtioKind, VirtioSpec};
+use emu_devices::board::expansion::Slot;
 use emu_devices::net::MacAddress;
 use emu_devices::net::dp8390;
 use std::path::PathBuf;
@@ -15,6 +17,8 @@ pub struct CardSpec {
     pub id: Option<String>,
     /// The device number of `addr=`.
     pub device: Option<u8>,
+    /// Its place in the boot order.
+    pub bootindex: Option<u32>,
     /// What it is.
     pub model: Model,
     text: String,
@@ -56,7 +60,7 @@ impl CardSpec {
     pub fn of_drive(drive: &str) -> CardSpec {
         let kind = VirtioKind::Block { drive: drive.into(), config: Default::default() };
         let model = Model::Virtio(VirtioSpec { options: Default::default(), kind });
-        CardSpec { id: None, device: None, model, text: format!("virtio-blk-pci,drive={drive}") }
+        CardSpec { id: None, device: None, bootindex: None, model, text: format!("virtio-blk-pci,drive={drive}") }
     }
 
     /// An error about this card that names its option.
@@ -89,6 +93,14 @@ impl CardSpec {
         }
     }
 
+    /// What it is to be plugged into.
+    pub fn slot(&self) -> Slot {
+        match self.model {
+            Model::Ne2kIsa { .. } => Slot::Isa,
+            Model::Ne2kPci(_) | Model::E1000(_) | Model::Virtio(_) => Slot::Pci(self.device),
+        }
+    }
+
     /// Takes a network card's cable away.
     pub fn unplug(&mut self) {
         match &mut self.model {
@@ -116,7 +128,7 @@ pub const DRIVERS: &[Driver] = &[
         name: "e1000",
         bus: "PCI",
         about: "Intel Gigabit Ethernet, 82540EM",
-        properties: &[NETDEV, MAC, ADDR, ROMFILE],
+        properties: &[NETDEV, MAC, BOOTINDEX, ADDR, ROMFILE],
     },
     Driver {
         name: "ne2k_isa",
@@ -133,7 +145,7 @@ pub const DRIVERS: &[Driver] = &[
         name: "ne2k_pci",
         bus: "PCI",
         about: "NE2000 network card, Realtek RTL8029",
-        properties: &[NETDEV, MAC, ADDR, ROMFILE],
+        properties: &[NETDEV, MAC, BOOTINDEX, ADDR, ROMFILE],
     },
 ];
 
@@ -164,7 +176,15 @@ pub fn parse(name: &str, id: Option<String>, text: &str, v: &mut KeyValues) -> R
         let nic = NicSpec { rom, ..nic(v)? };
         if name == "e1000" { Model::E1000(nic) } else { Model::Ne2kPci(nic) }
     };
-    Ok(CardSpec { id, device, model, text: text.into() })
+    let bootindex = match &model {
+        Model::Ne2kPci(_)
+        | Model::E1000(_)
+        | Model::Virtio(VirtioSpec { kind: VirtioKind::Block { .. } | VirtioKind::Net { .. }, .. }) => {
+            take_bootindex(v)?
+        }
+        Model::Ne2kIsa { .. } | Model::Virtio(_) => None,
+    };
+    Ok(CardSpec { id, device, bootindex, model, text: text.into() })
 }
 
 /// `netdev=` and `mac=`.
@@ -227,6 +247,18 @@ mod tests {
         assert_eq!((given.model, given.id), (Model::Ne2kIsa { base: 0x320, irq: 5, nic }, Some("x".into())));
         for wrong in ["irq=8", "irq=16", "iobase=0xfff8", "addr=3", "romfile=x", "bus=pci.0"] {
             assert!(card(&format!("ne2k_isa,{wrong}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cards_that_can_be_booted_from_have_a_boot_index() {
+        for bootable in ["ne2k_pci", "e1000", "virtio-net-pci", "virtio-blk-pci,drive=d"] {
+            assert_eq!(card(&format!("{bootable},bootindex=2")).unwrap().bootindex, Some(2), "{bootable}");
+            assert_eq!(card(bootable).unwrap().bootindex, None, "{bootable}");
+        }
+        for other in ["ne2k_isa", "virtio-rng-pci", "virtio-serial-pci", "virtio-balloon-pci"] {
+            let line = card(&format!("{other},bootindex=2")).unwrap_err();
+            assert!(line.contains("unknown property 'bootindex'"), "{line}");
         }
     }
 

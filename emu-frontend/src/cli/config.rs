@@ -2,6 +2,7 @@
 
 use super::action;
 use super::audio::{self, AudioDev};
+use super::boot_order;
 use super::cards::CardSpec;
 use super::chardev::{self, CharKind, CharSpec, CharTarget};
 use super::cpu;
@@ -111,7 +112,7 @@ pub struct Config {
     pub vga: bool,
     /// Network back ends.
     pub nets: NetConfig,
-    /// Drives on the IDE channels.
+    /// Drives, those of `-device` in their places.
     pub drives: Drives,
     /// Guest reset ends the emulator.
     pub no_reboot: bool,
@@ -193,10 +194,11 @@ pub fn configure(program: &str, options: &Options, bits32: bool) -> Result<Outco
     if by_default && display == DisplayKind::None && characters.is_silent(options) {
         warnings.push("there is no display: -nographic shows the serial console, -display help lists displays".into());
     }
-    let drives = drive::parse(options, &mut warnings)?;
+    let drives = drive::parse(options, &devices.ide, &mut warnings)?;
     devices.cards.extend(drives.virtio.iter().map(|drive| CardSpec::of_drive(&drive.name)));
     let objects = objects::parse(&options.object)?;
-    let boot = boot_files(options, &mut machine, &mut warnings)?;
+    let boot_paths = boot_order::paths(&drives, &devices.cards)?;
+    let boot = boot_files(options, &boot_paths, &mut machine, &mut warnings)?;
     let audio = audio::parse(&options.audiodev)?;
     let speaker = match &machine.speaker {
         Some((text, id)) => Some(audio::find(&audio, "machine", text, id)?),
@@ -289,12 +291,15 @@ fn has_vga(options: &Options, devices: &Devices) -> Result<bool, StartError> {
     }
 }
 
+/// What boots, `first` before everything else.
 fn boot_files(
     options: &Options,
+    first: &[String],
     machine: &mut machine::Machine,
     warnings: &mut Vec<String>,
 ) -> Result<BootFiles, StartError> {
     let mut firmware = firmware::parse_boot(&options.boot)?;
+    boot_order::boot_first(&mut firmware, first);
     let fw_cfg = firmware::parse_fw_cfg(&options.fw_cfg, &mut firmware, warnings)?;
     firmware.smbios = smbios::parse(&options.smbios, options.uuid.as_deref())?;
     let kernel = options.kernel.clone().or(machine.kernel.take());

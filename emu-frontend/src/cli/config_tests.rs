@@ -186,3 +186,34 @@ fn qmp_and_mon_lead_to_monitors_for_programs() {
     let control = |chardev: &str, pretty| Monitor { chardev: chardev.into(), mode: MonitorMode::Control { pretty } };
     assert_eq!(c.monitors, [control("compat_monitor0", false), control("c", true)]);
 }
+
+#[test]
+fn boot_indexes_become_device_paths_that_firmware_tries_first() {
+    let order = |words: &[&str]| {
+        let none = ["-nic", "none", "-drive", "if=none,id=a,file=a", "-drive", "if=none,id=b,file=b"];
+        let firmware = config(&[&none, words].concat()).boot.firmware;
+        let found = firmware.files.into_iter().find(|(name, _)| name == "bootorder");
+        found.map(|(_, order)| String::from_utf8(order).unwrap())
+    };
+    assert_eq!(order(&["-device", "ide-hd,drive=a", "-device", "virtio-blk-pci,drive=b,bootindex=-1"]), None);
+    let all = [
+        &["-device", "virtio-rng-pci", "-device", "virtio-blk-pci,drive=a,bootindex=7"][..],
+        &["-device", "ne2k_isa", "-device", "ne2k_pci,bootindex=1", "-device", "virtio-net-pci,addr=0x1f,bootindex=2"],
+        &["-device", "e1000,addr=4,bootindex=12", "-device", "ide-cd,bus=ide.1,unit=1,bootindex=0"],
+        &["-device", "ide-hd,drive=b,bootindex=3", "-boot", "strict=on"],
+    ];
+    let taken = error(&[&["-nic", "none", "-drive", "if=none,id=a,file=a"], &all[..3].concat()[..]].concat());
+    assert_eq!(taken, "-device e1000,addr=4,bootindex=12: there is no free PCI slot 0x4");
+    let all =
+        all.concat().into_iter().map(|word| if word.contains("addr=4") { "e1000,addr=c,bootindex=12" } else { word });
+    let expected = [
+        "/pci@i0cf8/ide@1,1/drive@1/disk@1",
+        "/pci@i0cf8/ethernet@5/ethernet-phy@0",
+        "/pci@i0cf8/ethernet@1f/ethernet-phy@0",
+        "/pci@i0cf8/ide@1,1/drive@1/disk@0",
+        "/pci@i0cf8/scsi@4/disk@0,0",
+        "/pci@i0cf8/ethernet@c/ethernet-phy@0",
+        "HALT\0",
+    ];
+    assert_eq!(order(&all.collect::<Vec<_>>()).unwrap(), expected.join("\n"));
+}

@@ -1,11 +1,14 @@
-//! `-device` and `-global`: the test devices of OS courses and CI, the graphics card, the sound card; [`super::cards`] has those in slots.
+//! `-device` and `-global`: the test devices of OS courses and CI, the graphics card, the sound card; [`super::cards`] has those in slots,
+//! [`super::ide`] those on IDE channels.
 
 use super::audio::{self, AudioDev};
 use super::cards::{self, CardSpec};
 use super::error::{StartError, nearest};
+use super::ide::{self, IdeSpec};
 use super::value::KeyValues;
 use super::virtio;
 use emu_devices::audio::sb16::{IRQS, Sb16Config};
+use std::collections::BTreeSet;
 
 /// A port to which a guest's write ends the emulator with status `(value << 1) | 1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub struct Devices {
     pub vga_memory: u32,
     /// Cards in slots, in their order.
     pub cards: Vec<CardSpec>,
+    /// Those on IDE channels, in their order.
+    pub ide: Vec<IdeSpec>,
     /// For messages: the `-device` value of the sb16.
     sb16_text: String,
     /// For messages: the `-device` values that name a character device.
@@ -129,7 +134,7 @@ const DRIVERS: &[Driver] = &[
 ];
 
 fn drivers() -> impl Iterator<Item = &'static Driver> {
-    DRIVERS.iter().chain(cards::DRIVERS).chain(virtio::DRIVERS).chain(virtio::PORTS)
+    DRIVERS.iter().chain(ide::DRIVERS).chain(cards::DRIVERS).chain(virtio::DRIVERS).chain(virtio::PORTS)
 }
 
 fn has_property(driver: &str, property: &str) -> bool {
@@ -160,6 +165,13 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
         let mut v = KeyValues::parse("global", &format!("vgamem_mb={}", global.value), "");
         devices.vga_memory = video_memory(&mut v)?.unwrap_or(devices.vga_memory);
     }
+    let mut bootindexes = BTreeSet::new();
+    let mut use_bootindex = |v: &KeyValues, index: Option<u32>| match index {
+        Some(index) if !bootindexes.insert(index) => {
+            Err(v.error(format!("The bootindex {index} has already been used")))
+        }
+        _ => Ok(()),
+    };
     for text in values {
         let mut v = KeyValues::parse("device", text, "driver");
         let name = v.take("driver")?.unwrap_or_default();
@@ -235,12 +247,16 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
                 let chardev = virtio::add_port(port, &mut v, serials)?;
                 devices.users.extend(chardev.map(|id| (text.clone(), id)));
             }
+            drive if ide::DRIVERS.iter().any(|driver| driver.name == drive) => {
+                set_defaults(&mut v, drive, &globals);
+                let drive = ide::parse(drive, id, text, &mut v)?;
+                use_bootindex(&v, drive.bootindex)?;
+                devices.ide.push(drive);
+            }
             card if cards::DRIVERS.iter().chain(virtio::DRIVERS).any(|driver| driver.name == card) => {
-                let known = |g: &&Global| g.driver == card && has_property(card, &g.property);
-                for global in globals.iter().rev().filter(known) {
-                    v.set_default(&global.property, &global.value);
-                }
+                set_defaults(&mut v, card, &globals);
                 let card = cards::parse(card, id, text, &mut v)?;
+                use_bootindex(&v, card.bootindex)?;
                 if card.nic().is_some_and(|nic| nic.netdev.is_none()) {
                     warnings.push(format!("-device {text}: there is no netdev at the other end of its cable"));
                 }
@@ -251,6 +267,14 @@ pub fn parse(values: &[String], globals: &[String], warnings: &mut Vec<String>) 
         v.finish()?;
     }
     Ok(devices)
+}
+
+/// Gives the properties of `driver` the values of `globals` for where a device's own text gives none.
+fn set_defaults(v: &mut KeyValues, driver: &str, globals: &[Global]) {
+    let known = |global: &&Global| global.driver == driver && has_property(driver, &global.property);
+    for global in globals.iter().rev().filter(known) {
+        v.set_default(&global.property, &global.value);
+    }
 }
 
 /// `vgamem_mb` in bytes: a power of two.
@@ -300,7 +324,8 @@ pub fn help(value: &str) -> Result<String, StartError> {
     if name == "help" || name == "?" {
         let mut text = String::new();
         for (heading, drivers) in [
-            ("Network devices", cards::DRIVERS),
+            ("Storage devices", ide::DRIVERS),
+            ("\nNetwork devices", cards::DRIVERS),
             ("\nVirtio devices", virtio::DRIVERS),
             ("\nPorts of virtio-serial-pci", virtio::PORTS),
             ("\nMisc devices", DRIVERS),
@@ -351,6 +376,34 @@ mod tests {
         assert_eq!(cards[0].id.as_deref(), Some("a"));
         assert!(help("help").unwrap().contains("name \"ne2k_pci\", bus PCI, desc \"NE2000"));
         assert!(help("ne2k_isa,help").unwrap().contains("iobase=<uint32>"));
+    }
+
+    #[test]
+    fn ide_devices_keep_their_order_are_listed_and_take_defaults_from_globals() {
+        let globals = ["ide-hd.serial=s", "ide-cd.bootindex=1"];
+        let ide =
+            devices(&["ide-hd,drive=a,id=x", "ide-cd", "ide-hd,drive=b,serial=t,bootindex=0"], &globals).unwrap().ide;
+        let seen = |drive: &IdeSpec| (drive.names.serial.clone(), drive.bootindex);
+        assert_eq!(
+            ide.iter().map(seen).collect::<Vec<_>>(),
+            [(Some("s".into()), None), (None, Some(1)), (Some("t".into()), Some(0))]
+        );
+        let list = help("help").unwrap();
+        let storage =
+            "Storage devices:\nname \"ide-cd\", bus IDE, desc \"virtual IDE CD-ROM\"\nname \"ide-hd\", bus IDE,";
+        assert!(list.starts_with(storage), "{list}");
+        for name in ["ide-cd", "ide-hd", "e1000", "ne2k_pci", "virtio-net-pci", "virtio-blk-pci"] {
+            assert!(help(&format!("{name},help")).unwrap().contains("  bootindex=<int32>"), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_two_devices_have_one_boot_index() {
+        let two = |a: &str, b: &str| devices(&[a, b], &[]).map(|_| ());
+        let line = two("e1000,bootindex=1", "virtio-blk-pci,drive=d,bootindex=1").unwrap_err();
+        assert_eq!(line, "-device virtio-blk-pci,drive=d,bootindex=1: The bootindex 1 has already been used");
+        assert_eq!(two("e1000,bootindex=-1", "ide-cd,bootindex=-1"), Ok(()));
+        assert_eq!(two("e1000,bootindex=0", "ide-cd,bootindex=1"), Ok(()));
     }
 
     #[test]

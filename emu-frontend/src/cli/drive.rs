@@ -1,12 +1,15 @@
 //! Drives as `-drive`, `-fda`, `-fdb`, `-hda` to `-hdd` and `-cdrom` name them.
 //!
-//! What they say about images is in [`block`]. Deliberately absent, so far: interfaces other than IDE, floppy and virtio.
+//! What they say about images is in [`block`]; the devices that take a drive of `if=none` are in [`super::ide`] and [`super::virtio`].
+//! Deliberately absent, so far: interfaces other than IDE, floppy and virtio.
 
 use super::block::{self, BlockSpec};
 use super::error::StartError;
+use super::ide::IdeSpec;
 use super::objects;
 use super::options::Options;
 use super::value::KeyValues;
+use emu_devices::storage::ide::Names;
 use std::path::PathBuf;
 
 /// IDE drives of a PC.
@@ -14,6 +17,8 @@ pub const IDE_DRIVES: usize = 4;
 
 /// Diskette drives of a PC.
 pub const FLOPPY_DRIVES: usize = 2;
+
+const READ_ONLY_DISK: &str = "an IDE hard disk cannot be read-only; snapshot=on leaves the file alone";
 
 /// What a drive takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,10 @@ pub struct DriveSpec {
     pub file: Option<PathBuf>,
     /// How that is opened and used.
     pub block: BlockSpec,
+    /// What it calls itself, if it is on an IDE channel.
+    pub names: Names,
+    /// Its place in the boot order, if it is on an IDE channel.
+    pub bootindex: Option<u32>,
     option: String,
     text: String,
 }
@@ -45,6 +54,22 @@ impl DriveSpec {
     /// An error about this drive that names its option.
     pub fn error(&self, problem: impl Into<String>) -> StartError {
         StartError::value(&self.option, self.text.as_str(), problem)
+    }
+
+    /// A drive that has no name yet.
+    fn new(media: MediaKind, file: Option<PathBuf>, block: BlockSpec, option: &str, text: String) -> DriveSpec {
+        let (name, names) = (String::new(), Names::default());
+        DriveSpec { name, media, file, block, names, bootindex: None, option: option.into(), text }
+    }
+
+    /// A CD-ROM drive without a CD, that an option asks for.
+    fn empty_cdrom(name: String, option: &str, text: &str) -> DriveSpec {
+        DriveSpec { name, ..DriveSpec::new(MediaKind::Cdrom, None, plain_block(true, false), option, text.into()) }
+    }
+
+    /// Why no other drive can be where this one is.
+    fn occupies(&self, bus: usize, unit: usize) -> String {
+        format!("drive with bus={bus}, unit={unit} exists: -{} {}", self.option, self.text)
     }
 }
 
@@ -72,9 +97,76 @@ impl Drives {
     }
 
     /// Whether there is a drive with this name.
-    pub fn has(&self, name: &str) -> bool {
+    fn has(&self, name: &str) -> bool {
         self.all().any(|drive| drive.name == name)
     }
+
+    /// Why a device cannot have the drive called `name`: it is not among those without a place.
+    pub fn refusal(&self, name: &str) -> String {
+        match self.has(name) {
+            true => format!("the drive '{name}' is in use; it needs to be if=none and no other device's"),
+            false => format!("no -drive has the id '{name}'"),
+        }
+    }
+
+    /// An error about `drive` if there is one with its name.
+    fn refuse_twice(&self, drive: &DriveSpec) -> Result<(), StartError> {
+        match self.all().find(|other| other.name == drive.name) {
+            Some(other) => {
+                Err(drive.error(format!("duplicate drive id '{}': -{} {}", drive.name, other.option, other.text)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the drive of an ide-hd or ide-cd into its place.
+    fn plug(&mut self, device: &IdeSpec) -> Result<(), StartError> {
+        let place = self.ide_place(device)?;
+        let mut drive = match &device.drive {
+            Some(name) => {
+                let found = self.unplaced.iter().position(|drive| drive.name == *name);
+                self.unplaced.remove(found.ok_or_else(|| device.error(self.refusal(name)))?)
+            }
+            None => {
+                let name = device.id.clone().unwrap_or_else(|| ide_name(device.media, place));
+                let empty = DriveSpec::empty_cdrom(name, "device", &device.text);
+                self.refuse_twice(&empty)?;
+                empty
+            }
+        };
+        let image = &mut drive.block.image;
+        match device.media {
+            MediaKind::Cdrom => (image.open.read_only, image.snapshot) = (true, false),
+            _ if drive.file.is_none() => return Err(device.error(format!("the drive '{}' has no medium", drive.name))),
+            _ if image.open.read_only => return Err(device.error(READ_ONLY_DISK)),
+            _ => {}
+        }
+        if let Some(on) = device.write_cache {
+            image.open.cache.writethrough = !on;
+        }
+        let (media, names, bootindex) = (device.media, device.names.clone(), device.bootindex);
+        self.ide[place] = Some(DriveSpec { media, names, bootindex, ..drive });
+        Ok(())
+    }
+
+    /// Where `device` goes unless it asks for a place: as in QEMU, to the first that is free on the second channel. Where QEMU refuses more, there
+    /// is the first channel, too.
+    fn ide_place(&self, device: &IdeSpec) -> Result<usize, StartError> {
+        let has_room = |bus: &usize| self.ide[2 * bus..][..2].iter().any(Option::is_none);
+        let bus = device.bus.or_else(|| (0..IDE_DRIVES / 2).rev().find(has_room));
+        let bus = bus.ok_or_else(|| device.error(format!("a PC has {IDE_DRIVES} IDE drives")))?;
+        let unit = device.unit.unwrap_or_else(|| usize::from(self.ide[2 * bus].is_some()));
+        match &self.ide[2 * bus + unit] {
+            Some(there) => Err(device.error(there.occupies(bus, unit))),
+            None => Ok(2 * bus + unit),
+        }
+    }
+}
+
+/// QEMU's name of a drive in place `place`.
+fn ide_name(media: MediaKind, place: usize) -> String {
+    let kind = if media == MediaKind::Cdrom { "cd" } else { "hd" };
+    format!("ide{}-{kind}{}", place / 2, place % 2)
 }
 
 /// What a drive is connected to.
@@ -107,11 +199,11 @@ struct Asked {
     unit: Option<usize>,
 }
 
-/// The drives that the options ask for, each in its place.
+/// The drives that the options ask for, `devices` among them, each in its place.
 ///
 /// # Errors
 /// A wrong value, or two drives in one place.
-pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<Drives, StartError> {
+pub fn parse(o: &Options, devices: &[IdeSpec], warnings: &mut Vec<String>) -> Result<Drives, StartError> {
     let mut asked = Vec::new();
     let disks = [("hda", &o.hda), ("hdb", &o.hdb), ("hdc", &o.hdc), ("hdd", &o.hdd)];
     for (unit, (option, file)) in disks.into_iter().enumerate() {
@@ -144,21 +236,17 @@ pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<Drives, StartErr
             return Err(drive.spec.error(format!("a PC has {} {kind} drives", places.len())));
         };
         if let Some(there) = &places[unit] {
-            let (bus, slot, option) =
-                if floppy { (0, unit, &there.option) } else { (unit / 2, unit % 2, &there.option) };
-            return Err(drive
-                .spec
-                .error(format!("drive with bus={bus}, unit={slot} exists: -{option} {}", there.text)));
+            let (bus, unit) = if floppy { (0, unit) } else { (unit / 2, unit % 2) };
+            return Err(drive.spec.error(there.occupies(bus, unit)));
         }
         let name = drive.id.unwrap_or_else(|| match drive.spec.media {
-            MediaKind::Disk => format!("ide{}-hd{}", unit / 2, unit % 2),
-            MediaKind::Cdrom => format!("ide{}-cd{}", unit / 2, unit % 2),
             MediaKind::Floppy => format!("floppy{unit}"),
+            media => ide_name(media, unit),
         });
-        if let Some(other) = drives.all().find(|other| other.name == name) {
-            return Err(drive.spec.error(format!("duplicate drive id '{name}': -{} {}", other.option, other.text)));
-        }
-        drives.places(drive.spec.media)[unit] = Some(DriveSpec { name, ..drive.spec });
+        let spec = DriveSpec { name, ..drive.spec };
+        drives.refuse_twice(&spec)?;
+        let media = spec.media;
+        drives.places(media)[unit] = Some(spec);
     }
     for drive in others {
         let (list, kind) = match drive.interface {
@@ -166,22 +254,16 @@ pub fn parse(o: &Options, warnings: &mut Vec<String>) -> Result<Drives, StartErr
             _ => (&drives.unplaced, "none"),
         };
         let name = drive.id.unwrap_or_else(|| format!("{kind}{}", list.len()));
-        if let Some(other) = drives.all().find(|other| other.name == name) {
-            return Err(drive.spec.error(format!("duplicate drive id '{name}': -{} {}", other.option, other.text)));
-        }
         let spec = DriveSpec { name, ..drive.spec };
+        drives.refuse_twice(&spec)?;
         if drive.interface == Interface::Virtio { drives.virtio.push(spec) } else { drives.unplaced.push(spec) }
     }
+    for device in devices {
+        drives.plug(device)?;
+    }
     // A PC has an empty CD-ROM drive unless told otherwise.
-    if drives.ide[2].is_none() && !o.nodefaults {
-        drives.ide[2] = Some(DriveSpec {
-            name: "ide1-cd0".into(),
-            media: MediaKind::Cdrom,
-            file: None,
-            block: plain_block(true, false),
-            option: "cdrom".into(),
-            text: String::new(),
-        });
+    if drives.ide[2].is_none() && !o.nodefaults && devices.is_empty() {
+        drives.ide[2] = Some(DriveSpec::empty_cdrom(ide_name(MediaKind::Cdrom, 2), "cdrom", ""));
     }
     Ok(drives)
 }
@@ -200,7 +282,7 @@ impl Asked {
         let block = plain_block(cdrom, snapshot);
         let text = file.display().to_string();
         let file = Some(file.to_owned());
-        let spec = DriveSpec { name: String::new(), media, file, block, option: option.into(), text };
+        let spec = DriveSpec::new(media, file, block, option, text);
         let interface = if media == MediaKind::Floppy { Interface::Floppy } else { Interface::Ide };
         Asked { spec, interface, id: None, unit: Some(unit) }
     }
@@ -219,14 +301,15 @@ impl Asked {
             }
         };
         let floppy = interface == Interface::Floppy;
-        let boxed = matches!(interface, Interface::Ide | Interface::Floppy);
         let mut block = block::parse(&mut v, warnings)?;
         let media = match v.take("media")?.as_deref() {
             None | Some("disk") if floppy => MediaKind::Floppy,
             Some("cdrom") if floppy => return Err(v.error("a diskette drive takes no CD-ROM")),
             None | Some("disk") => MediaKind::Disk,
-            Some("cdrom") if boxed => MediaKind::Cdrom,
-            Some("cdrom") => return Err(v.error("'media=cdrom' goes with if=ide only")),
+            Some("cdrom") if interface == Interface::Virtio => {
+                return Err(v.error("'media=cdrom' goes with if=ide and if=none only"));
+            }
+            Some("cdrom") => MediaKind::Cdrom,
             Some(other) => return Err(v.error(format!("'media={other}': expected disk or cdrom"))),
         };
         let bare = v.take_bool("readonly")?;
@@ -245,27 +328,31 @@ impl Asked {
             (None, bus, unit) => Some(2 * bus.unwrap_or(0) + unit.unwrap_or(0)),
         };
         v.finish()?;
-        if media == MediaKind::Disk && file.is_none() {
+        if media == MediaKind::Disk && file.is_none() && interface != Interface::None {
             return Err(v.error("a hard disk needs file=FILE"));
         }
         if interface == Interface::Ide && media == MediaKind::Disk && read_only {
-            return Err(v.error("an IDE hard disk cannot be read-only; snapshot=on leaves the file alone"));
+            return Err(v.error(READ_ONLY_DISK));
         }
         block.image.open.read_only = read_only;
         block.image.snapshot = snapshot && !read_only;
-        let spec = DriveSpec { name: String::new(), media, file, block, option: "drive".into(), text: text.into() };
+        // What takes a drive of if=none is for a -device to say.
+        let media = if interface == Interface::None { MediaKind::Disk } else { media };
+        let spec = DriveSpec::new(media, file, block, "drive", text.into());
         Ok(Asked { spec, interface, id, unit: unit.map(|unit| unit as usize) })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::devices;
     use super::*;
     use std::ffi::OsString;
 
     fn all_drives(words: &[&str]) -> Result<Drives, String> {
         let options = Options::read(words.iter().map(OsString::from)).map_err(|e| e.line())?;
-        parse(&options, &mut Vec::new()).map_err(|e| e.line())
+        let devices = devices::parse(&options.device, &[], &mut Vec::new()).map_err(|e| e.line())?;
+        parse(&options, &devices.ide, &mut Vec::new()).map_err(|e| e.line())
     }
 
     fn drives(words: &[&str]) -> Result<[Option<DriveSpec>; 4], String> {
@@ -319,6 +406,76 @@ mod tests {
         assert!(all_drives(&["-drive", "if=virtio,file=a,id=x", "-drive", "if=none,file=b,id=x"]).is_err());
     }
 
+    /// Drives without a place, a and b with disks, c with a CD and d without a medium; and `devices`.
+    fn with_devices<'a>(devices: &[&'a str]) -> Vec<&'a str> {
+        let drives = [
+            "if=none,file=a,id=a",
+            "if=none,file=b,id=b",
+            "if=none,file=c,id=c,media=cdrom",
+            "if=none,id=d,readonly=on",
+        ];
+        let words = drives.into_iter().flat_map(|drive| ["-drive", drive]);
+        words.chain(devices.iter().flat_map(|device| ["-device", *device])).collect()
+    }
+
+    #[test]
+    fn ide_devices_take_the_first_free_place_or_the_one_that_they_ask_for() {
+        let places = |devices: &[&str]| names(&with_devices(devices));
+        assert_eq!(places(&["ide-hd,drive=a", "ide-hd,drive=b", "ide-cd,drive=c"]), ["c", "-", "a", "b"]);
+        assert_eq!(places(&["ide-hd,drive=a,unit=1", "ide-hd,drive=b"]), ["-", "-", "b", "a"]);
+        assert_eq!(places(&["ide-cd,drive=d,bus=ide.0,unit=1", "ide-hd,drive=b,bus=ide.0"]), ["b", "d", "-", "-"]);
+        assert_eq!(places(&["ide-cd", "ide-cd,bus=ide.0,unit=1,id=tray"]), ["-", "tray", "ide1-cd0", "-"]);
+        let behind = [&with_devices(&["ide-hd,drive=a", "ide-hd,drive=b"])[..], &["-hdc", "x"]].concat();
+        assert_eq!(names(&behind), ["b", "-", "ide1-hd0", "a"]);
+        // As in QEMU, such a device takes the default CD-ROM drive away.
+        assert_eq!(places(&["ide-hd,drive=a,bus=ide.0"]), ["a", "-", "-", "-"]);
+        assert_eq!(places(&[]), ["-", "-", "ide1-cd0", "-"]);
+    }
+
+    #[test]
+    fn ide_devices_say_how_their_drives_are_used() {
+        let devices = [
+            "ide-hd,drive=a,serial=s,model=m,write-cache=off,bootindex=3",
+            "ide-cd,drive=b,write-cache=on",
+            "ide-cd,drive=d,bootindex=-1",
+        ];
+        let [empty, _, hd, cd] = drives(&[&["-snapshot"], &with_devices(&devices)[..]].concat()).unwrap();
+        let (hd, cd, empty) = (hd.unwrap(), cd.unwrap(), empty.unwrap());
+        assert_eq!((hd.media, hd.bootindex, cd.bootindex, empty.bootindex), (MediaKind::Disk, Some(3), None, None));
+        assert_eq!(hd.names, Names { serial: Some("s".into()), model: Some("m".into()) });
+        assert!(hd.block.image.open.cache.writethrough && !cd.block.image.open.cache.writethrough);
+        assert!(hd.block.image.snapshot && !hd.block.image.open.read_only);
+        assert!(!cd.block.image.snapshot && cd.block.image.open.read_only, "a CD is never written to");
+        assert_eq!((cd.media, empty.media, empty.file), (MediaKind::Cdrom, MediaKind::Cdrom, None));
+    }
+
+    #[test]
+    fn wrong_ide_devices_are_refused_in_one_line() {
+        for (device, problem) in [
+            ("ide-hd", "'drive' is needed: the id of a -drive if=none"),
+            ("ide-hd,drive=x", "no -drive has the id 'x'"),
+            ("ide-cd,drive=a", "the drive 'a' is in use; it needs to be if=none and no other device's"),
+            ("ide-hd,drive=b,unit=2", "'unit=2' is not a number from 0 to 0x1"),
+            ("ide-hd,drive=b,bus=ide.2", "there is no bus 'ide.2' for it; a PC has 'ide.0' and 'ide.1'"),
+            ("ide-hd,drive=b,bus=ide.1,unit=0", "drive with bus=1, unit=0 exists: -drive if=none,file=a,id=a"),
+            ("ide-hd,drive=c", "an IDE hard disk cannot be read-only; snapshot=on leaves the file alone"),
+            ("ide-hd,drive=d", "the drive 'd' has no medium"),
+            ("ide-cd,id=b", "duplicate drive id 'b': -drive if=none,file=b,id=b"),
+            ("ide-hd,drive=b,bootindex=0", "The bootindex 0 has already been used"),
+            ("ide-hd,drive=b,write-cache=maybe", "'write-cache=maybe' is not a switch: expected on, off or auto"),
+            ("ide-hd,drive=b,heads=16", "unknown property 'heads'"),
+        ] {
+            let line = drives(&with_devices(&["ide-hd,drive=a,bootindex=0", device])).unwrap_err();
+            assert!(line.starts_with(&format!("-device {device}: {problem}")), "{line}");
+        }
+        let five = ["ide-cd"; 5];
+        assert_eq!(drives(&with_devices(&five)).unwrap_err(), "-device ide-cd: a PC has 4 IDE drives");
+        let taken = drives(&["-hdc", "x", "-device", "ide-cd,bus=ide.1,unit=0"]).unwrap_err();
+        assert_eq!(taken, "-device ide-cd,bus=ide.1,unit=0: drive with bus=1, unit=0 exists: -hdc x");
+        let placed = drives(&["-drive", "file=x,id=x", "-device", "ide-hd,drive=x"]).unwrap_err();
+        assert!(placed.contains("the drive 'x' is in use; it needs to be if=none"), "{placed}");
+    }
+
     #[test]
     fn drive_properties_are_read() {
         let drive = |text: &str| drives(&["-snapshot", "-drive", text]).unwrap()[0].clone().unwrap();
@@ -336,8 +493,7 @@ mod tests {
     fn wrong_drives_are_refused_in_one_line() {
         for (text, part) in [
             ("file=a,if=scsi", "'if=scsi' is not implemented"),
-            ("file=a,if=virtio,media=cdrom", "goes with if=ide only"),
-            ("if=none,id=x", "needs file"),
+            ("file=a,if=virtio,media=cdrom", "goes with if=ide and if=none only"),
             ("file=a,format=qcow3", "'format=qcow3' is not implemented"),
             ("file=a,media=tape", "expected disk or cdrom"),
             ("file=a,index=4", "'index=4'"),

@@ -1,5 +1,6 @@
 //! `-boot` and `-fw_cfg`: what firmware is told.
 
+use super::boot_order::{self, boot_first};
 use super::error::StartError;
 use super::value::KeyValues;
 use emu_devices::board::firmware::{BootOrder, FirmwareConfig};
@@ -14,6 +15,7 @@ const NAME_LIMIT: usize = 55;
 /// A device, time or switch that does not exist.
 pub fn parse_boot(values: &[String]) -> Result<FirmwareConfig, StartError> {
     let mut config = FirmwareConfig::default();
+    let mut strict = false;
     for text in values {
         let mut v = KeyValues::parse("boot", text, "order");
         if let Some(letters) = v.take("order")? {
@@ -26,10 +28,11 @@ pub fn parse_boot(values: &[String]) -> Result<FirmwareConfig, StartError> {
         let mut time = |key: &str| v.take_number(key, 0xffff).map(|n| n.map(|n| n as u16));
         config.menu_wait = time("splash-time")?.or(config.menu_wait);
         config.fail_wait = time("reboot-timeout")?.or(config.fail_wait);
-        if v.take_bool("strict")? == Some(true) {
-            config.files.push(("bootorder".into(), b"HALT\0".to_vec()));
-        }
+        strict = v.take_bool("strict")?.unwrap_or(strict);
         v.finish()?;
+    }
+    if strict {
+        boot_first(&mut config, &[boot_order::HALT.into()]);
     }
     Ok(config)
 }

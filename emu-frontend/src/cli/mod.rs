@@ -3,6 +3,7 @@
 pub mod action;
 pub mod audio;
 pub mod block;
+pub mod boot_order;
 pub mod cards;
 pub mod chardev;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod display;
 pub mod drive;
 pub mod error;
 pub mod firmware;
+pub mod ide;
 pub mod machine;
 pub mod net;
 pub mod net_socket;

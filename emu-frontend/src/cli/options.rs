@@ -82,10 +82,10 @@ pub struct Options {
     /// image of a CD-ROM, in the place of the third hard disk
     #[arg(long, value_name = "file", help_heading = BLOCK)]
     pub cdrom: Option<PathBuf>,
-    /// add a drive with an image
+    /// add a drive with an image; what is on none of the interfaces is for a -device to take by its id
     #[arg(
         long,
-        value_name = "[file=file][,if=ide|floppy][,index=i | ,bus=n][,unit=m][,media=disk|cdrom][,format=raw][,snapshot=on|off][,readonly=on|off][,cache=writethrough|writeback|none|directsync|unsafe][,id=name]",
+        value_name = "[file=file][,if=ide|floppy|virtio|none][,index=i | ,bus=n][,unit=m][,media=disk|cdrom][,format=raw][,snapshot=on|off][,readonly=on|off][,cache=writethrough|writeback|none|directsync|unsafe][,id=name]",
         help_heading = BLOCK
     )]
     pub drive: Vec<String>,
@@ -147,8 +147,8 @@ pub struct Options {
     /// search this folder for firmware
     #[arg(long = "L", id = "L", value_name = "path", help_heading = BOOT)]
     pub data_dir: Vec<PathBuf>,
-    /// boot devices in order: a (floppy), c (disk), d (CD-ROM), n (network); once= until the first reset
-    #[arg(long, value_name = "[order=]drives[,once=drives][,menu=on|off][,splash-time=ms][,reboot-timeout=ms]", help_heading = BOOT)]
+    /// boot devices in order: a (floppy), c (disk), d (CD-ROM), n (network); once= until the first reset; those with bootindex= come before them, with strict=on they alone
+    #[arg(long, value_name = "[order=]drives[,once=drives][,menu=on|off][,splash-time=ms][,reboot-timeout=ms][,strict=on|off]", help_heading = BOOT)]
     pub boot: Vec<String>,
     /// a file for firmware and guest in the firmware configuration device
     #[arg(long = "fw_cfg", id = "fw_cfg", value_name = "[name=]name,file=file|string=text", help_heading = BOOT)]

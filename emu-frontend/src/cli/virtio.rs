@@ -1,5 +1,6 @@
 //! Values of `-device` that plug a virtio device into a PCI slot, or a port into a virtio-serial device.
 
+use super::boot_order::BOOTINDEX;
 use super::cards::{ADDR, MAC, NETDEV, NicSpec, ROMFILE, nic};
 use super::devices::{Driver, Property};
 use super::error::StartError;
@@ -88,6 +89,7 @@ const BLOCK: &[Property] = &[
     ("config-wce", "<bool>    - on/off (default: on)"),
     ("discard", "<bool>    - on/off (default: on)"),
     ("write-zeroes", "<bool>    - on/off (default: on)"),
+    BOOTINDEX,
     ADDR,
     DISABLE_LEGACY,
     DISABLE_MODERN,
@@ -104,6 +106,7 @@ const NET: &[Property] = &[
     ("ctrl_vq", "<bool>    - on/off (default: on)"),
     ("rx_queue_size", "<uint16>  - a power of two from 64 to 1024 (default: 256)"),
     ("tx_queue_size", "<uint16>  - a power of two from 64 to 1024 (default: 256)"),
+    BOOTINDEX,
     ADDR,
     ROMFILE,
     DISABLE_LEGACY,
@@ -204,7 +207,11 @@ pub fn parse(name: &str, v: &mut KeyValues) -> Result<VirtioSpec, StartError> {
     })
 }
 
-fn on_off_auto(v: &mut KeyValues, key: &str) -> Result<Option<bool>, StartError> {
+/// `on`, `off`, or `None` for `auto` or nothing.
+///
+/// # Errors
+/// Another word.
+pub fn on_off_auto(v: &mut KeyValues, key: &str) -> Result<Option<bool>, StartError> {
     match v.take(key)?.as_deref() {
         None | Some("auto") => Ok(None),
         Some(text) => match super::value::parse_bool(text) {

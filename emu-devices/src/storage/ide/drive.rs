@@ -64,6 +64,25 @@ pub enum Kind {
     CdRom,
 }
 
+/// What a drive calls itself, in ASCII; where it says nothing, it has names of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The serial number, of which 20 characters are told.
+    pub serial: Option<String>,
+    /// The model number, of which 40 characters are told.
+    pub model: Option<String>,
+}
+
+/// A drive before it is connected.
+pub struct DriveConfig {
+    /// What it is.
+    pub kind: Kind,
+    /// Its medium.
+    pub disk: Disk,
+    /// What it calls itself.
+    pub names: Names,
+}
+
 /// Cylinders, heads and sectors per track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
@@ -272,14 +291,16 @@ pub struct Drive {
     pub state: DriveState,
     disk: Disk,
     kind: Kind,
+    names: Names,
     unit: u8,
 }
 
 impl Drive {
     /// Drive number `unit` of the board: 0 and 1 on the first channel.
-    pub fn new(kind: Kind, disk: Disk, unit: u8) -> Drive {
+    pub fn new(config: DriveConfig, unit: u8) -> Drive {
+        let DriveConfig { kind, disk, names } = config;
         let state = DriveState::new(disk.sectors());
-        Drive { state, disk, kind, unit }
+        Drive { state, disk, kind, names, unit }
     }
 
     /// What it is.
@@ -442,7 +463,10 @@ impl Drive {
             }
             op::IDENTIFY => {
                 let sectors = self.disk.sectors();
-                self.send(identify::disk(&self.state, Geometry::of(sectors), sectors, self.unit), SECTOR as usize);
+                self.send(
+                    identify::disk(&self.state, &self.names, Geometry::of(sectors), sectors, self.unit),
+                    SECTOR as usize,
+                );
             }
             op::READ_NATIVE_MAX | op::READ_NATIVE_MAX_EXT => {
                 let last = self.disk.sectors().saturating_sub(1);
@@ -901,7 +925,7 @@ impl Drive {
                 // Word 0 of IDENTIFY PACKET DEVICE: DRQ without an interrupt.
                 s.status = DRDY | DSC | DRQ;
             }
-            op::IDENTIFY_PACKET => self.send(identify::cdrom(&self.state, self.unit), SECTOR as usize),
+            op::IDENTIFY_PACKET => self.send(identify::cdrom(&self.state, &self.names, self.unit), SECTOR as usize),
             op::IDENTIFY | op::READ_SECTORS => {
                 self.sign();
                 self.abort();

@@ -1,6 +1,6 @@
 //! What drives say about themselves: IDENTIFY DEVICE and IDENTIFY PACKET DEVICE (ATA/ATAPI-6 8.15, 8.16), and SMART data.
 
-use super::drive::{DriveState, Geometry, LONGEST_MULTIPLE};
+use super::drive::{DriveState, Geometry, LONGEST_MULTIPLE, Names};
 use super::drive::{MULTIWORD_DMA, ULTRA_DMA};
 
 /// Sectors that LBA28 reaches.
@@ -15,6 +15,14 @@ impl Words {
         for word in &mut self.0[at..at + words] {
             *word = u16::from_be_bytes([bytes.next().unwrap_or(b' '), bytes.next().unwrap_or(b' ')]);
         }
+    }
+
+    /// Serial number, firmware revision and model number.
+    fn names(&mut self, names: &Names, unit: u8, model: &str) {
+        let serial = format!("EM{:05}", unit + 1);
+        self.text(10, 10, names.serial.as_ref().unwrap_or(&serial));
+        self.text(23, 4, env!("CARGO_PKG_VERSION"));
+        self.text(27, 20, names.model.as_deref().unwrap_or(model));
     }
 
     fn long(&mut self, at: usize, value: u64, words: usize) {
@@ -42,7 +50,7 @@ impl Words {
 const SECTOR_BYTES: u16 = 512;
 
 /// IDENTIFY DEVICE of a disk of `sectors` sectors, number `unit` of the board.
-pub fn disk(state: &DriveState, geometry: Geometry, sectors: u64, unit: u8) -> Vec<u8> {
+pub fn disk(state: &DriveState, names: &Names, geometry: Geometry, sectors: u64, unit: u8) -> Vec<u8> {
     let mut w = Words([0; 256]);
     w.0[0] = 0x0040;
     w.0[1] = geometry.cylinders;
@@ -51,9 +59,7 @@ pub fn disk(state: &DriveState, geometry: Geometry, sectors: u64, unit: u8) -> V
     w.0[4] = SECTOR_BYTES * u16::from(geometry.sectors);
     w.0[5] = SECTOR_BYTES;
     w.0[6] = geometry.sectors.into();
-    w.text(10, 10, &format!("EM{:05}", unit + 1));
-    w.text(23, 4, env!("CARGO_PKG_VERSION"));
-    w.text(27, 20, "EMU HARDDISK");
+    w.names(names, unit, "EMU HARDDISK");
     w.0[47] = 0x8000 | u16::from(LONGEST_MULTIPLE);
     // DMA, LBA, IORDY that may be disabled.
     w.0[49] = 0x0f00;
@@ -86,13 +92,11 @@ pub fn disk(state: &DriveState, geometry: Geometry, sectors: u64, unit: u8) -> V
 }
 
 /// IDENTIFY PACKET DEVICE of a CD-ROM.
-pub fn cdrom(state: &DriveState, unit: u8) -> Vec<u8> {
+pub fn cdrom(state: &DriveState, names: &Names, unit: u8) -> Vec<u8> {
     let mut w = Words([0; 256]);
     // ATAPI, CD-ROM, removable, DRQ within 50 us, 12-byte packets.
     w.0[0] = 0x85c0;
-    w.text(10, 10, &format!("EM{:05}", unit + 1));
-    w.text(23, 4, env!("CARGO_PKG_VERSION"));
-    w.text(27, 20, "EMU DVD-ROM");
+    w.names(names, unit, "EMU DVD-ROM");
     w.0[49] = 0x0f00;
     w.0[51] = 0x0200;
     w.0[53] = 0x0006;

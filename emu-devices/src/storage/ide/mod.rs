@@ -15,12 +15,11 @@ mod drive;
 mod identify;
 mod mmc;
 
-pub use drive::{Drive, Geometry, Kind};
+pub use drive::{Drive, DriveConfig, Geometry, Kind, Names};
 
 use crate::pci::PciFunction;
 use crate::pci::config::{BarMap, ConfigSpace, ConfigState, Identity, command, reg};
 use crate::shared::Shared;
-use crate::storage::block::Disk;
 use bus_master::BusMaster;
 use drive::{DriveState, Reset, Surroundings, op};
 use emu_core::bus::Notifier;
@@ -251,8 +250,8 @@ impl Ide {
     }
 
     /// Connects a drive: `unit` 0 and 1 on the first channel, 2 and 3 on the second.
-    pub fn connect(&mut self, unit: usize, kind: Kind, disk: Disk) {
-        self.channels[(unit / 2) & 1].drives[unit % 2] = Some(Drive::new(kind, disk, unit as u8));
+    pub fn connect(&mut self, unit: usize, drive: DriveConfig) {
+        self.channels[(unit / 2) & 1].drives[unit % 2] = Some(Drive::new(drive, unit as u8));
     }
 
     fn mastering(&self) -> bool {

@@ -3,6 +3,7 @@
 use super::drive::error::{ABRT, IDNF, UNC};
 use super::drive::status::{BSY, DRDY, DRQ, DSC, ERR};
 use super::*;
+use crate::storage::block::Disk;
 use crate::storage::image::MemoryImage;
 use crate::testbench::{Bench, IrqRecorder, World};
 use emu_core::clock::ClockMode;
@@ -21,12 +22,16 @@ struct Pc {
 }
 
 fn pc(drives: Vec<(usize, Kind, MemoryImage)>) -> Pc {
+    pc_with(drives.into_iter().map(|(unit, kind, image)| (unit, kind, image, Names::default())).collect())
+}
+
+fn pc_with(drives: Vec<(usize, Kind, MemoryImage, Names)>) -> Pc {
     let world = World::new(4 << 20);
     let irq = world.irq_recorder();
     let mut ide = Ide::new([irq.line(14), irq.line(15)]);
-    for (unit, kind, image) in drives {
+    for (unit, kind, image, names) in drives {
         let disk = Disk::with_image("test", kind == Kind::CdRom, ICOUNT, "memory", Box::new(image)).unwrap();
-        ide.connect(unit, kind, disk);
+        ide.connect(unit, DriveConfig { kind, disk, names });
     }
     let config = ide.config();
     let mut bench = Bench::in_world(ide, &world);
@@ -363,6 +368,26 @@ fn identify_tells_size_modes_and_settings() {
     assert_eq!((word(59), word(63), word(88)), (0x0108, 0x0407, 0x3f));
     assert_eq!(word(85) & 0x21, 0x01);
     assert_eq!(&bytes[54..66], b"ME UAHDRIDKS");
+}
+
+#[test]
+fn drives_call_themselves_what_they_are_told_to() {
+    let text = |bytes: &[u8]| bytes.chunks(2).flat_map(|pair| [pair[1], pair[0]]).map(char::from).collect::<String>();
+    let named = Names { serial: Some("WD-1234".into()), model: Some("A DISK".into()) };
+    for (unit, names, identify, told) in [
+        (0, Names::default(), 0xec, ["EM00001", "EMU HARDDISK"]),
+        (1, Names::default(), 0xa1, ["EM00002", "EMU DVD-ROM"]),
+        (0, named.clone(), 0xec, ["WD-1234", "A DISK"]),
+        (1, named, 0xa1, ["WD-1234", "A DISK"]),
+    ] {
+        let kind = if unit == 0 { Kind::Disk } else { Kind::CdRom };
+        let mut pc = pc_with(vec![(unit, kind, MemoryImage::zeros(4096), names)]);
+        pc.bench.out8(0x1f6, 0xa0 | (unit as u8) << 4);
+        pc.bench.out8(0x1f7, identify);
+        let bytes = pc.words(512);
+        let [serial, model] = told;
+        assert_eq!([text(&bytes[20..40]).trim_end(), text(&bytes[54..94]).trim_end()], [serial, model]);
+    }
 }
 
 #[test]
