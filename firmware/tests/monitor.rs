@@ -40,7 +40,7 @@ fn monitor_reads_writes_and_tells_on_com1() {
     assert!(answer("dump 123456 3").contains("00123456  12 34 AB"));
     assert!(answer("dump f000:fff0 5").contains("000FFFF0  EA"));
     assert!(answer("pci").contains("00:00.0  8086:1237  0600  host bridge"));
-    assert!(answer("e820").contains("0000000000000000  000000000009F7FF  RAM"));
+    assert!(answer("e820").contains("0000000000000000  000000000009F3FF  RAM"));
     assert!(answer("outb 80 55").ends_with("\r\n\r\n> "));
     assert!(answer("inb 10000").contains("? inb 10000"));
     assert!(answer("nonsense").contains("? nonsense"));
