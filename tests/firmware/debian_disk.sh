@@ -1,12 +1,12 @@
 #!/bin/bash
-# Debian on a disk: an ext4 root made by debootstrap behind GRUB in the MBR boots from IDE to a login prompt on serial and on VGA, takes
+# Debian on a disk: an ext4 root made by debootstrap behind GRUB in the MBR boots from IDE, or virtio, to a login prompt on serial and on VGA, takes
 # a login, runs commands and powers off, under the built-in BIOS and under SeaBIOS. Then the power fails CYCLES times in the middle of
 # writes (kill -9). After each the journal of a copy is replayed by the host and the file system has to be clean, and every record
 # that the guest reported after its fsync has to be in the file; the next boot replays the journal of the disk itself.
 # Needs root, and the packages debootstrap, e2fsprogs, fdisk, grub-pc-bin, grub-common, seabios and imagemagick. Run by hand, after
 # "cargo build --release -p emu-frontend":
 #
-#   tests/firmware/debian_disk.sh [ARCH] [CYCLES] [EMU]          (default: amd64 20)
+#   tests/firmware/debian_disk.sh [ARCH] [CYCLES] [EMU] [INTERFACE]          (default: amd64 20, and ide; or virtio)
 #
 # The image is kept in cache/ARCH/debian.img (three minutes once); the pictures of the screen are left in the folder that is printed.
 set -euo pipefail
@@ -15,6 +15,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 arch=${1:-amd64}
 cycles=${2:-20}
 emu=${3:-${CARGO_TARGET_DIR:-$root/target}/release/emu}
+interface=${4:-ide}
 image=${EMU_CACHE:-$root/cache}/$arch/debian.img
 folder=$(mktemp -d)
 # Seconds for any step, on a busy host too.
@@ -67,7 +68,7 @@ start() {
     mkfifo "$folder/monitor.in" "$folder/monitor.out"
     exec 4<>"$folder/monitor.in" 5<>"$folder/monitor.out"
     # The guest's time is what it has executed, so that no host is too busy for its timeouts.
-    launch "$emu" "$@" -icount shift=1 -m 512 -display none -no-reboot -drive file="$folder/disk.img",format=raw,if=ide,index=0 \
+    launch "$emu" "$@" -icount shift=1 -m 512 -display none -no-reboot -drive file="$folder/disk.img",format=raw,if="$interface",index=0 \
         -monitor pipe:"$folder/monitor" -serial stdio
 }
 

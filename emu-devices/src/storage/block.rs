@@ -75,6 +75,11 @@ pub trait Image: Send {
     /// Whether [`Image::write_at`] always fails.
     fn is_read_only(&self) -> bool;
 
+    /// Whether each read and write takes so much time of its own, beside its data's, that it is better not broken up.
+    fn prefers_whole(&self) -> bool {
+        false
+    }
+
     /// Fills `buffer` from `offset`.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 
 use crate::image::file::FileStorage;
 use crate::image::layer::{ExtentKind, Layer, is_zero};
-use crate::image::open::{OpenOptions, open};
+use crate::image::nbd;
+use crate::image::open::{Cache, OpenOptions, open};
 use crate::image::qcow2::create::{Options, create};
 use crate::image::qcow2::{Dirty, Qcow2};
 use emu_devices::storage::block::Image;
@@ -154,6 +155,12 @@ impl Image for Drive {
 
     fn is_read_only(&self) -> bool {
         self.image.as_ref().is_none_or(|image| image.is_read_only())
+    }
+
+    /// Past the host's cache each request waits for the disk or a server, and a durable one is flushed by itself.
+    fn prefers_whole(&self) -> bool {
+        let Cache { writethrough, direct, .. } = self.options.open.cache;
+        writethrough || direct || nbd::is_url(&self.name)
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

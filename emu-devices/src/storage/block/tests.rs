@@ -336,6 +336,51 @@ fn data_move_between_image_and_guest_memory() {
     }
 }
 
+/// An image that is told of by the lengths of what is read and written.
+struct Lengths {
+    image: MemoryImage,
+    whole: bool,
+    seen: std::sync::mpsc::Sender<usize>,
+}
+
+impl Image for Lengths {
+    fn len(&self) -> u64 {
+        self.image.len()
+    }
+    fn is_read_only(&self) -> bool {
+        false
+    }
+    fn prefers_whole(&self) -> bool {
+        self.whole
+    }
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.seen.send(buffer.len()).unwrap();
+        self.image.read_at(offset, buffer)
+    }
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.seen.send(bytes.len()).unwrap();
+        self.image.write_at(offset, bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn image_that_prefers_whole_requests_gets_them() {
+    const LEN: usize = 300 << 10;
+    for (whole, expected) in [(true, &[LEN][..]), (false, &[128 << 10, 128 << 10, 44 << 10])] {
+        let (seen, lengths) = channel();
+        let image = Box::new(Lengths { image: MemoryImage::zeros(LEN), whole, seen });
+        let mut disk = Disk::with_image("drive", false, ClockMode::Realtime, "memory", image).unwrap();
+        let (_memory, place) = memory_and_place(LEN);
+        disk.enqueue_write(Instant::ZERO, 1, 0, place.clone());
+        disk.enqueue_read(Instant::ZERO, 2, 0, place);
+        assert_eq!((wait(&mut disk).done, wait(&mut disk).done), (LEN, LEN));
+        assert_eq!(lengths.try_iter().collect::<Vec<_>>(), [expected, expected].concat());
+    }
+}
+
 #[test]
 fn error_amid_guest_memory_tells_how_far_the_request_went() {
     const LEN: usize = 300 << 10;

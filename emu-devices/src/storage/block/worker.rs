@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-/// Bytes that are copied from or to guest memory at a time: so few that they are still in the host's cache then.
+/// Bytes that are copied from or to guest memory at a time, unless the image prefers otherwise: so few that they are still in the host's
+/// cache then.
 const PIECE: usize = 128 << 10;
 
 /// What has the image, on a thread of its own.
@@ -166,17 +167,18 @@ impl Operation<'_> {
         }
     }
 
-    /// Calls `f` for each [`PIECE`] of `len` bytes with its place and a buffer for it, until it fails or, when the request has been
+    /// Calls `f` for each piece of `len` bytes with its place and a buffer for it, until it fails or, when the request has been
     /// cancelled, returns `None`.
     fn in_pieces(
         &mut self,
         len: usize,
         mut f: impl FnMut(&mut Self, usize, &mut [u8]) -> Option<(usize, io::Result<()>)>,
     ) -> Completion {
-        let mut buffer = self.spares.take(len.min(PIECE));
+        let piece = if self.image.prefers_whole() { LONGEST } else { PIECE };
+        let mut buffer = self.spares.take(len.min(piece));
         let mut completion = Completion::default();
         while completion.done < len && completion.error.is_none() {
-            let n = (len - completion.done).min(PIECE);
+            let n = (len - completion.done).min(piece);
             let Some((done, result)) = f(self, completion.done, &mut buffer[..n]) else { break };
             completion.done += done;
             completion.error = result.err();
