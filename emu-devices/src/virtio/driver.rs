@@ -19,6 +19,8 @@ const QUEUES: u64 = 0x10_0000;
 /// Where buffers are.
 const BUFFERS: u64 = 0x40_0000;
 const RAM: u64 = 32 << 20;
+/// How long the host may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// How a driver talks to the device, and is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,6 +313,20 @@ impl<D: VirtioDevice> Driver<D> {
             ring.seen = ring.seen.wrapping_add(1);
         }
         all
+    }
+
+    /// What the device has given back a second later; in real time, what its back end has done first, which may need a moment.
+    pub fn used_later(&mut self, queue: usize) -> Vec<(u16, u32)> {
+        self.bench.advance(1_000_000_000);
+        let start = std::time::Instant::now();
+        loop {
+            let used = self.used(queue);
+            if !used.is_empty() || start.elapsed() > PATIENCE {
+                return used;
+            }
+            std::thread::yield_now();
+            self.bench.poll();
+        }
     }
 
     /// What is in the room that went with `head`.

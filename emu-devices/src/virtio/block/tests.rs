@@ -43,14 +43,7 @@ fn request(driver: &mut Driver<Block>, operation: u32, sector: u64, data: &[u8],
         &[room, 1].into_iter().filter(|n| *n > 0).collect::<Vec<_>>(),
     );
     driver.kick(0);
-    driver.bench.advance(1_000_000_000);
-    let mut used = driver.used(0);
-    // In real time it takes as long as the disk's thread needs.
-    while used.is_empty() && !driver.bench.device.state().device.disk.pending.is_empty() {
-        std::thread::yield_now();
-        driver.bench.poll();
-        used = driver.used(0);
-    }
+    let used = driver.used_later(0);
     assert_eq!(used.iter().map(|(head, _)| *head).collect::<Vec<_>>(), [head]);
     assert_eq!(driver.interrupts(), driver.interrupt_of(0));
     let mut answer = driver.room(0, head);
