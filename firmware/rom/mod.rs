@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `asm/` | | the assembler layer |
 //! | `layout.rs` | | BDA, EBDA, addresses in low memory |
-//! | `post/` | E000, Flat | reset, chipset, memory map, PCI, ACPI, SMBIOS, MultiProcessor tables, option ROMs, and the order of it all |
+//! | `post/` | E000, Flat | reset, chipset, memory map, PCI, ACPI, SMBIOS, MultiProcessor tables, option ROMs and the memory that they ask for, and the order of it all |
 //! | `boot/` | E000 | INT 18h, 19h, the boot order, the boot menu |
 //! | `monitor/` | E000 | the ROM monitor |
 //! | `services/int05.rs`, `int11.rs`, `int12.rs`, `int15.rs`, `apm.rs`, `int1a.rs`, `pci_bios.rs`, `pnp.rs` | F000, Flat | print screen, system, memory, APM, pointing device, clock, PCI BIOS |

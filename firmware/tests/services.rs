@@ -436,3 +436,81 @@ fn long_transfers_take_several_commands_and_segments() {
         assert!(disk[512..3 * 512] == sectors[..2 * 512] && disk[3 * 512..] == sectors[..253 * 512]);
     }
 }
+
+#[test]
+fn option_roms_get_extended_memory_from_the_post_memory_manager() {
+    let Some(words) = run(|p| {
+        // The table is on a multiple of 16 in the BIOS area.
+        let mut next = p.0.create_label();
+        p.0.mov(bx, 0xE000)?;
+        p.0.set_label(&mut next)?;
+        p.0.inc(bx)?;
+        p.0.mov(es, bx)?;
+        p.0.cmp(dword_ptr(0).es(), u32::from_le_bytes(*b"$PMM"))?;
+        p.0.jne(next)?;
+        let mut call = |function: u16, arguments: &[u32], flags: Option<u16>| {
+            if let Some(flags) = flags {
+                p.0.push(i32::from(flags))?;
+            }
+            for argument in arguments.iter().rev() {
+                p.0.push((*argument >> 16) as i32)?;
+                p.0.push((*argument & 0xFFFF) as i32)?;
+            }
+            p.0.push(i32::from(function))?;
+            p.0.call(dword_ptr(7).es())?;
+            p.0.add(sp, 2 + 4 * arguments.len() as i32 + if flags.is_some() { 2 } else { 0 })?;
+            p.0.shl(edx, 16)?;
+            p.0.mov(dx, ax)?;
+            p.report(&[edx])
+        };
+        call(0, &[0, u32::MAX], Some(2))?;
+        call(0, &[0x1000, 0x1234_5678], Some(6))?;
+        call(0, &[0x11, 0x8765_4321], Some(2))?;
+        call(0, &[0x11, 1], Some(1))?;
+        call(0, &[0xF00_0000, 2], Some(2))?;
+        call(1, &[0x1234_5678], None)?;
+        call(1, &[0x9999_9999], None)?;
+        call(7, &[], None)
+    }) else {
+        return;
+    };
+    let [longest, first, second, low, far_too_long, found, unknown, other] = words[..] else { panic!("{words:x?}") };
+    assert_eq!((longest, low, far_too_long, unknown, other), (0x10_0000, 0, 0, 0, u32::MAX));
+    assert!(first.is_multiple_of(0x1_0000) && (0x20_0000..0x1000_0000 - 0x1_0000).contains(&first), "{first:x}");
+    assert_eq!((second, found), (first - 0x110, first));
+}
+
+#[test]
+fn block_that_was_allocated_last_can_be_had_again() {
+    let Some(words) = run(|p| {
+        let mut next = p.0.create_label();
+        p.0.mov(bx, 0xE000)?;
+        p.0.set_label(&mut next)?;
+        p.0.inc(bx)?;
+        p.0.mov(es, bx)?;
+        p.0.cmp(dword_ptr(0).es(), u32::from_le_bytes(*b"$PMM"))?;
+        p.0.jne(next)?;
+        for length in [0x100, 0x300] {
+            for argument in [6, 0, 7, 0, length, 0] {
+                p.0.push(argument)?;
+            }
+            p.0.call(dword_ptr(7).es())?;
+            p.0.add(sp, 12)?;
+            p.0.push(dx)?;
+            p.0.push(ax)?;
+            p.0.pop(edx)?;
+            p.report(&[edx])?;
+            p.0.push(edx)?;
+            p.0.push(2)?;
+            p.0.call(dword_ptr(7).es())?;
+            p.0.add(sp, 6)?;
+            p.report_eax()?;
+        }
+        Ok(())
+    }) else {
+        return;
+    };
+    let [first, _, second, _] = words[..] else { panic!("{words:x?}") };
+    assert_eq!(words.iter().skip(1).step_by(2).map(|answer| answer & 0xFFFF).collect::<Vec<_>>(), [0, 0]);
+    assert_eq!((first & 0xFFF, second), (0, first - 0x2000), "aligned to 4 KiB, and below the same end");
+}

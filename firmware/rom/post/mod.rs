@@ -10,6 +10,7 @@ pub mod memory;
 pub mod mp;
 mod option_roms;
 mod pci;
+mod pmm;
 mod reset;
 pub mod tables;
 
@@ -34,6 +35,7 @@ pub fn emit(rom: &mut Rom) {
     ivt::emit(rom);
     flat::emit(rom);
     option_roms::emit(rom);
+    pmm::emit(rom);
 }
 
 /// The 32-bit half.

@@ -168,6 +168,8 @@ pub fn emit_flat(rom: &mut Rom) {
         dd(&[0]);
         label("roms.position");
         dd(&[0]);
+        label("roms.no_room");
+        asciz("emu BIOS: an option ROM does not fit below E0000");
 
         // Copies the next ROM: AX = its segment, DX = its PCI function, CX = where it is from (system::BEV_SOURCE). AX = 0: there are no more.
         label("roms.next");
@@ -303,6 +305,10 @@ pub fn emit_flat(rom: &mut Rom) {
         clc();
         ret();
         label(".full");
+        push(esi);
+        mov(esi, rom.linear("roms.no_room"));
+        call("debug.flat_line");
+        pop(esi);
         stc();
         ret();
     }

@@ -57,6 +57,7 @@ pub fn emit(rom: &mut Rom) {
         rom.hook(routine);
     }
     asm! { rom;
+        call("pmm.setup");
         call("roms.run");
         xor(ax, ax);
         mov(ds, ax);
@@ -66,6 +67,7 @@ pub fn emit(rom: &mut Rom) {
         rom.hook(routine);
     }
     asm! { rom;
+        call("pmm.end");
         call("boot.setup");
         mov(eax, rom.linear("chipset.lock"));
         call("flat.call");
