@@ -2,7 +2,7 @@
 
 mod guest;
 
-use guest::{BUFFER, run_boot, run_option_rom as run};
+use guest::{BUFFER, Program, run_boot, run_option_rom as run};
 use iced_x86::code_asm::*;
 
 const RAM: u32 = 256 << 20;
@@ -437,17 +437,21 @@ fn long_transfers_take_several_commands_and_segments() {
     }
 }
 
+/// ES:0 = the POST memory manager's table, which is on a multiple of 16 in the BIOS area. Changes BX.
+fn find_pmm(p: &mut Program) -> Result<(), IcedError> {
+    let mut next = p.0.create_label();
+    p.0.mov(bx, 0xE000)?;
+    p.0.set_label(&mut next)?;
+    p.0.inc(bx)?;
+    p.0.mov(es, bx)?;
+    p.0.cmp(dword_ptr(0).es(), u32::from_le_bytes(*b"$PMM"))?;
+    p.0.jne(next)
+}
+
 #[test]
 fn option_roms_get_extended_memory_from_the_post_memory_manager() {
     let Some(words) = run(|p| {
-        // The table is on a multiple of 16 in the BIOS area.
-        let mut next = p.0.create_label();
-        p.0.mov(bx, 0xE000)?;
-        p.0.set_label(&mut next)?;
-        p.0.inc(bx)?;
-        p.0.mov(es, bx)?;
-        p.0.cmp(dword_ptr(0).es(), u32::from_le_bytes(*b"$PMM"))?;
-        p.0.jne(next)?;
+        find_pmm(p)?;
         let mut call = |function: u16, arguments: &[u32], flags: Option<u16>| {
             if let Some(flags) = flags {
                 p.0.push(i32::from(flags))?;
@@ -483,13 +487,7 @@ fn option_roms_get_extended_memory_from_the_post_memory_manager() {
 #[test]
 fn block_that_was_allocated_last_can_be_had_again() {
     let Some(words) = run(|p| {
-        let mut next = p.0.create_label();
-        p.0.mov(bx, 0xE000)?;
-        p.0.set_label(&mut next)?;
-        p.0.inc(bx)?;
-        p.0.mov(es, bx)?;
-        p.0.cmp(dword_ptr(0).es(), u32::from_le_bytes(*b"$PMM"))?;
-        p.0.jne(next)?;
+        find_pmm(p)?;
         for length in [0x100, 0x300] {
             for argument in [6, 0, 7, 0, length, 0] {
                 p.0.push(argument)?;

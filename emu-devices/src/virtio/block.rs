@@ -339,7 +339,7 @@ impl Block {
             pending.parts = pending.parts.saturating_sub(1);
             pending.failed |= completion.error.is_some();
             let part = pending.len.saturating_sub(pending.finished).min(LONGEST as u64);
-            if pending.operation == Operation::In && !completion.data.is_empty() {
+            if pending.operation == Operation::In {
                 let room = (pending.chain.writable_len() as u64).saturating_sub(1).saturating_sub(pending.finished);
                 let data = &completion.data[..completion.data.len().min(room as usize)];
                 pending.chain.write(cx.memory, pending.finished as usize, data);

@@ -92,11 +92,8 @@ impl Worker {
             let no_space = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             match (if is_read { policy.read } else { policy.write }, stop) {
                 (OnError::Ignore, _) => {
-                    let (data, done) = match request {
-                        Request::Read { .. } | Request::ReadTo { .. } => (vec![0; request.len()], request.len()),
-                        other => (Vec::new(), other.len()),
-                    };
-                    return Completion { data, done, error: None };
+                    let done = request.len();
+                    return Completion { data: vec![0; if is_read { done } else { 0 }], done, error: None };
                 }
                 (OnError::Report, _) | (_, None) => return completion,
                 (OnError::Enospc, _) if !no_space => return completion,

@@ -769,12 +769,17 @@ impl Drive {
         if self.state.position < self.state.buffer.len() {
             return self.offer_block(true);
         }
+        let offset = self.begin_store();
+        let data = Arc::new(std::mem::take(&mut self.state.buffer));
+        self.disk.submit(around.now, Request::Write { offset, data });
+    }
+
+    /// The run has come and is to be written: where to.
+    fn begin_store(&mut self) -> u64 {
         let s = &mut self.state;
         s.phase = Phase::AwaitWrite;
         s.status = BSY | DSC;
-        let data = Arc::new(std::mem::take(&mut s.buffer));
-        let offset = s.transfer.lba.saturating_mul(s.transfer.unit.into());
-        self.disk.submit(around.now, Request::Write { offset, data });
+        s.transfer.lba.saturating_mul(s.transfer.unit.into())
     }
 
     /// The medium failed at `transfer.lba`.
@@ -877,30 +882,31 @@ impl Drive {
     /// Moves data by DMA, if that is what is next.
     pub fn pump(&mut self, around: &mut Surroundings) {
         let s = &mut self.state;
-        let len = s.transfer.run();
         let Some(master) = &mut around.master else { return };
-        let (sources, moved) = match s.phase {
+        let moved = match s.phase {
             Phase::DmaIn => {
                 let (n, moved) = master.write_memory(around.memory, &s.buffer[s.position..]);
                 s.position += n;
-                (Vec::new(), moved)
+                moved
             }
-            Phase::DmaOut => master.sources(around.memory, len),
+            Phase::DmaOut => {
+                let len = s.transfer.run();
+                let (sources, moved) = master.sources(around.memory, len);
+                if moved == Moved::All {
+                    let offset = self.begin_store();
+                    let data = Scatter::new(around.memory, &sources, 0, len);
+                    self.disk.cancel();
+                    return self.disk.enqueue_write(around.now, 0, offset, data);
+                }
+                moved
+            }
             _ => return,
         };
-        match (moved, s.phase) {
-            (Moved::Waiting, _) => {}
-            (Moved::All, Phase::DmaIn) => self.block_taken(around),
-            (Moved::All, _) => {
-                s.phase = Phase::AwaitWrite;
-                s.status = BSY | DSC;
-                let offset = s.transfer.lba.saturating_mul(s.transfer.unit.into());
-                let data = Scatter::new(around.memory, &sources, 0, len);
-                self.disk.cancel();
-                self.disk.enqueue_write(around.now, 0, offset, data);
-            }
+        match moved {
+            Moved::Waiting => {}
+            Moved::All => self.block_taken(around),
             // The bus master has dropped out: the drive gives up as after a reset, without an interrupt.
-            (Moved::Stopped, _) => {
+            Moved::Stopped => {
                 s.phase = Phase::Idle;
                 s.status = DRDY | DSC;
                 s.buffer = Vec::new();

@@ -54,14 +54,9 @@ fn transfer(rom: &mut Rom) {
         mov(al, NIEN);
         out(dx, al);
         label(".chunk");
-        mov(ax, word_ptr(REQUEST_COUNT));
-        sub(ax, word_ptr(REQUEST_DONE));
-        jz(".done");
-        cmp(ax, CHUNK);
-        jbe(".size");
         mov(ax, CHUNK);
-        label(".size");
-        mov(word_ptr(REQUEST_CHUNK), ax);
+        call("disk.chunk");
+        jz(".done");
         call("ata.start");
         jc(".failed");
         cmp(byte_ptr(REQUEST_ACTION), VERIFY);
@@ -98,10 +93,8 @@ fn transfer(rom: &mut Rom) {
         label(".moved");
         call("disk.normalise");
         pop(cx);
-        add(word_ptr(REQUEST_DONE), cx);
         movzx(eax, cx);
-        add(dword_ptr(REQUEST_LBA), eax);
-        adc(dword_ptr(REQUEST_LBA + 4), 0);
+        call("disk.advance");
         sub(word_ptr(REQUEST_CHUNK), cx);
         jnz(".burst");
         // The command ends here: a write may still fail.
@@ -117,9 +110,7 @@ fn transfer(rom: &mut Rom) {
         test(al, ERR | DF);
         jnz(".error");
         movzx(eax, word_ptr(REQUEST_CHUNK));
-        add(word_ptr(REQUEST_DONE), ax);
-        add(dword_ptr(REQUEST_LBA), eax);
-        adc(dword_ptr(REQUEST_LBA + 4), 0);
+        call("disk.advance");
         jmp(".chunk");
 
         label(".done");

@@ -376,6 +376,27 @@ fn requests(rom: &mut Rom) {
         stc();
         ret();
 
+        // The next command's blocks, AX at most, in REQUEST_CHUNK; ZF set if none is left.
+        label("disk.chunk");
+        mov(cx, word_ptr(REQUEST_COUNT));
+        sub(cx, word_ptr(REQUEST_DONE));
+        jz(".none");
+        cmp(ax, cx);
+        jbe(".size");
+        mov(ax, cx);
+        label(".size");
+        mov(word_ptr(REQUEST_CHUNK), ax);
+        test(ax, ax);
+        label(".none");
+        ret();
+
+        // EAX blocks, fewer than 65536, are done.
+        label("disk.advance");
+        add(word_ptr(REQUEST_DONE), ax);
+        add(dword_ptr(REQUEST_LBA), eax);
+        adc(dword_ptr(REQUEST_LBA + 4), 0);
+        ret();
+
         // The same address as ES:DI with DI as small as it gets, so that a block never passes the end of the segment. Above
         // FFFF0h the segment stays FFFFh. Changes AX and CX.
         label("disk.normalise");

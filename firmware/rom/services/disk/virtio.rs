@@ -114,25 +114,19 @@ fn transfer(rom: &mut Rom) {
         mov(ah, status::CONTROLLER);
         jc(".end");
         label(".chunk");
-        mov(ax, word_ptr(REQUEST_COUNT));
-        sub(ax, word_ptr(REQUEST_DONE));
-        jz(".end");
-        cmp(ax, CHUNK);
-        jbe(".size");
         mov(ax, CHUNK);
-        label(".size");
-        mov(word_ptr(REQUEST_CHUNK), ax);
+        call("disk.chunk");
+        mov(ah, 0);
+        jz(".end");
         call("virtio.request");
         jc(".end");
         movzx(eax, word_ptr(REQUEST_CHUNK));
-        add(word_ptr(REQUEST_DONE), ax);
-        add(dword_ptr(REQUEST_LBA), eax);
-        adc(dword_ptr(REQUEST_LBA + 4), 0);
+        call("disk.advance");
         shl(eax, 9);
         add(dword_ptr(queue::BUFFER), eax);
         jmp(".chunk");
         label(".end");
-        // AH is 0 if all is done.
+        // AH is 0, and CF clear, if all is done.
         pushf();
         push(ax);
         call("virtio.reset");
