@@ -35,8 +35,8 @@ impl Notifier {
     /// Announces input. May be called from any thread.
     pub fn notify(&self) {
         self.bell.polls.fetch_or(self.bit, Ordering::AcqRel);
-        let mut rung = lock(&self.bell.rung);
-        *rung = true;
+        *lock(&self.bell.rung) = true;
+        // Who wakes takes the lock: it is free by now.
         self.bell.wake.notify_all();
     }
 }

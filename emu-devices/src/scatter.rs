@@ -1,9 +1,13 @@
 //! Runs of guest memory that together are one piece of data: what a device reads from or writes to by DMA.
 
 use emu_core::mem::GuestMemory;
+use emu_core::mem::ram::Wait;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// A run of guest memory.
@@ -53,6 +57,28 @@ impl Scatter {
     /// Copies `bytes` to byte `offset`; how many fitted.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> usize {
         write(&self.memory, &self.segments, offset, bytes)
+    }
+
+    /// Reads the `part` of the data from byte `offset` of `file`, without a copy in between.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::read_file`].
+    pub fn read_file(&self, part: Range<usize>, file: &File, offset: u64, wait: Wait) -> io::Result<()> {
+        self.memory.read_file(&self.places(part), file.as_fd(), offset, wait)
+    }
+
+    /// Writes the `part` of the data to byte `offset` of `file` in the same way.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::write_file`].
+    pub fn write_file(&self, part: Range<usize>, file: &File, offset: u64) -> io::Result<()> {
+        self.memory.write_file(&self.places(part), file.as_fd(), offset)
+    }
+
+    fn places(&self, part: Range<usize>) -> Vec<(u64, usize)> {
+        let mut places = Vec::new();
+        spans(&self.segments, part.start, part.len(), |address, range| places.push((address, range.len())));
+        places
     }
 }
 

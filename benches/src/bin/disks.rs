@@ -106,8 +106,8 @@ fn rows(model: &Model, format: &str) -> Vec<Row> {
             let passes = if block == 4096 || cache == "buffered" { 1 } else { 8 };
             rows.push(Row {
                 name: format!("{}, {format}: {unit} {order} {direction}, {cache}", model.name),
-                // The first is for the machines to translate the guest's code.
-                command: format!("{transfer} 1 >/dev/null; {transfer} {passes}"),
+                // The first time is for the machines to translate the guest's code.
+                command: format!("{transfer} {passes} >/dev/null; {transfer} {passes}"),
                 bytes: bytes * passes,
             });
         }

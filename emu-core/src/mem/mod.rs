@@ -10,7 +10,8 @@
 
 pub mod ram;
 
-use ram::Ram;
+use ram::{Ram, Run, Wait};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, RwLock};
 
@@ -270,6 +271,55 @@ impl GuestMemory {
         });
     }
 
+    /// DMA from byte `offset` of `file` to `places` (address, bytes), one after the other, without a copy in between; as
+    /// [`GuestMemory::write`] otherwise.
+    ///
+    /// # Errors
+    /// [`std::io::ErrorKind::Unsupported`], with nothing done: not all of them are memory that can be written. The host cannot read the
+    /// file, or not at once, or it ends before: some may have been written.
+    pub fn read_file(
+        &self,
+        places: &[(PhysAddr, usize)],
+        file: BorrowedFd<'_>,
+        offset: u64,
+        wait: Wait,
+    ) -> std::io::Result<()> {
+        let runs = self.runs(places, |backing| backing.write)?;
+        let result = transfer(&runs, offset, |runs, offset| self.ram.read_file(runs, file, offset, wait));
+        for (offset, len) in runs {
+            self.pages(offset as u64, len, |at, range| self.report_code(at as usize, range.len()));
+        }
+        result
+    }
+
+    /// DMA from `places` to byte `offset` of `file`; as [`GuestMemory::read`] otherwise.
+    ///
+    /// # Errors
+    /// [`std::io::ErrorKind::Unsupported`], with nothing done: not all of them are memory. The host cannot write the file: some may have
+    /// been written.
+    pub fn write_file(&self, places: &[(PhysAddr, usize)], file: BorrowedFd<'_>, offset: u64) -> std::io::Result<()> {
+        let runs = self.runs(places, |backing| backing.read)?;
+        transfer(&runs, offset, |runs, offset| self.ram.write_file(runs, file, offset))
+    }
+
+    /// The runs of the [`Ram`] behind `places`.
+    fn runs(
+        &self,
+        places: &[(PhysAddr, usize)],
+        pick: impl Fn(Backing) -> Option<Offset>,
+    ) -> std::io::Result<Vec<Run>> {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut missing = false;
+        for &(address, len) in places {
+            self.pages(address, len, |at, range| match (pick(self.resolve(at)), runs.last_mut()) {
+                (None, _) => missing = true,
+                (Some(offset), Some((start, len))) if *start + *len == offset => *len += range.len(),
+                (Some(offset), _) => runs.push((offset, range.len())),
+            });
+        }
+        if missing { Err(std::io::ErrorKind::Unsupported.into()) } else { Ok(runs) }
+    }
+
     /// Reports `len` bytes at `offset`, within one page, that have been written, if they hold code. Whoever decodes them meanwhile marks
     /// them first and looks at them again then ([`GuestMemory::recheck_code`]), so that one of the two sees what the other has done.
     fn report_code(&self, offset: Offset, len: usize) {
@@ -379,6 +429,35 @@ impl GuestMemory {
     }
 }
 
+/// Has `f`, which says how far it got, move all of `runs` from or to byte `offset` of a file.
+fn transfer(
+    runs: &[Run],
+    offset: u64,
+    mut f: impl FnMut(&[Run], i64) -> std::io::Result<usize>,
+) -> std::io::Result<()> {
+    let mut at = i64::try_from(offset).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    let mut left = runs.to_vec();
+    while !left.is_empty() {
+        let mut done = match f(&left, at) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(done) => done,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        at += done as i64;
+        let mut whole = 0;
+        while let Some((_, len)) = left.get(whole).filter(|(_, len)| *len <= done) {
+            done -= len;
+            whole += 1;
+        }
+        left.drain(..whole);
+        if let Some((start, len)) = left.first_mut() {
+            (*start, *len) = (*start + done, *len - done);
+        }
+    }
+    Ok(())
+}
+
 /// The bits of the 64-byte chunks that `len` bytes at `offset` touch within their page.
 pub fn chunk_mask(offset: Offset, len: usize) -> u64 {
     let first = (offset % PAGE as usize) / 64;
@@ -441,6 +520,65 @@ mod tests {
         decoded[150] = 0xc3;
         assert!(memory.recheck_code(0x1040, &decoded));
         assert_eq!(memory.take_code_writes(), [(0x1040, 200)]);
+    }
+
+    #[test]
+    fn file_is_read_into_memory_and_written_from_it_where_that_is_memory() {
+        use std::os::fd::AsFd;
+        let path = std::env::temp_dir().join(format!("emu-memory-{}", std::process::id()));
+        let bytes: Vec<u8> = (0..40_000u32).map(|n| (n / 256 + n) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let memory = GuestMemory::new(0x10_0000, 0).unwrap();
+        memory.mark_code(0x3010, 10);
+        let places = [(0x1ff0, 0x2000), (0x8_0001, 777), (0x9_f000, 0x1000)];
+        memory.read_file(&places, file.as_fd(), 5, Wait::AsLongAsItTakes).unwrap();
+        let read = |memory: &GuestMemory| {
+            let piece = |&(address, len): &(u64, usize)| {
+                let mut piece = vec![0; len];
+                memory.read(address, &mut piece);
+                piece
+            };
+            places.iter().flat_map(piece).collect::<Vec<u8>>()
+        };
+        let all = 0x3000 + 777;
+        assert!(read(&memory) == bytes[5..5 + all]);
+        assert_eq!(memory.take_code_writes(), [(0x3000, 0xff0)]);
+        memory.write_file(&places, file.as_fd(), 30_000).unwrap();
+        let mut written = vec![0; all];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut written, 30_000).unwrap();
+        assert!(written == bytes[5..5 + all]);
+        // The file ends before, or what it would go to is no memory.
+        let end = memory.read_file(&places, file.as_fd(), 50_000, Wait::AsLongAsItTakes).map_err(|e| e.kind());
+        assert_eq!(end, Err(std::io::ErrorKind::UnexpectedEof));
+        let beyond = memory
+            .read_file(&[(0x1000, 16), (0x9_fff0, 0x20)], file.as_fd(), 0, Wait::AsLongAsItTakes)
+            .map_err(|e| e.kind());
+        assert_eq!(beyond, Err(std::io::ErrorKind::Unsupported));
+        assert!(read(&memory) == bytes[5..5 + all]);
+        // What the host has at hand is there, or it says that it does not know.
+        memory.write(0x1ff0, &[0]);
+        match memory.read_file(&places, file.as_fd(), 5, Wait::Never) {
+            Ok(()) => assert!(read(&memory) == bytes[5..5 + all]),
+            Err(e) => assert!(matches!(e.kind(), std::io::ErrorKind::Unsupported | std::io::ErrorKind::WouldBlock)),
+        }
+    }
+
+    #[test]
+    fn runs_that_move_in_parts_go_on_where_they_were() {
+        let mut asked = Vec::new();
+        let mut parts = [5, 10, 2, 3].into_iter();
+        let moved = transfer(&[(100, 10), (200, 5), (300, 5)], 7, |runs, at| {
+            asked.push((runs.to_vec(), at));
+            Ok(parts.next().unwrap_or(0))
+        });
+        moved.unwrap();
+        let third = (vec![(300, 5)], 22);
+        assert_eq!(asked[0], (vec![(100, 10), (200, 5), (300, 5)], 7));
+        assert_eq!(asked[1], (vec![(105, 5), (200, 5), (300, 5)], 12));
+        assert_eq!(asked[2], third);
+        assert_eq!(asked[3], (vec![(302, 3)], 24));
     }
 
     #[test]

@@ -6,7 +6,23 @@
 #![allow(unsafe_code)]
 
 use memmap2::{MmapMut, MmapOptions};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+/// How many pieces Linux and the BSDs take in one system call (IOV_MAX).
+const MOST_VECTORS: usize = 1024;
+
+/// A part of the mapping: offset and length in bytes.
+pub type Run = (usize, usize);
+
+/// How long a read of a file may wait for the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// As it does by itself.
+    AsLongAsItTakes,
+    /// The read fails instead; also where the host cannot tell.
+    Never,
+}
 
 /// One zero-filled mapping of a fixed length.
 pub struct Ram {
@@ -63,6 +79,48 @@ impl Ram {
         self.check(offset, bytes.len());
         // SAFETY: as in `read`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
+    }
+
+    /// Fills `runs` of the mapping (offset, bytes), one after the other, from byte `offset` of `file`; how many bytes there were. Panics
+    /// as [`Ram::read`].
+    ///
+    /// # Errors
+    /// The host cannot read the file, or, with [`Wait::Never`], not at once, or does not know.
+    pub fn read_file(&self, runs: &[Run], file: BorrowedFd<'_>, offset: i64, wait: Wait) -> std::io::Result<usize> {
+        let vectors = self.vectors(runs);
+        let (file, vector, count) = (file.as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int);
+        // SAFETY: each vector was checked to be inside of the mapping, which is writable and lives as long as `self`; no reference to its
+        // bytes exists, and that others access them meanwhile is as with all of the guest's races.
+        let n = unsafe {
+            match wait {
+                Wait::AsLongAsItTakes => libc::preadv(file, vector, count, offset),
+                #[cfg(target_os = "linux")]
+                Wait::Never => libc::preadv2(file, vector, count, offset, libc::RWF_NOWAIT),
+                #[cfg(not(target_os = "linux"))]
+                Wait::Never => return Err(std::io::ErrorKind::Unsupported.into()),
+            }
+        };
+        usize::try_from(n).map_err(|_| std::io::Error::last_os_error())
+    }
+
+    /// Writes `runs` to byte `offset` of `file` in the same way.
+    ///
+    /// # Errors
+    /// The host cannot write the file.
+    pub fn write_file(&self, runs: &[Run], file: BorrowedFd<'_>, offset: i64) -> std::io::Result<usize> {
+        let vectors = self.vectors(runs);
+        // SAFETY: as in `read_file`; the bytes are only read.
+        let n = unsafe { libc::pwritev(file.as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int, offset) };
+        usize::try_from(n).map_err(|_| std::io::Error::last_os_error())
+    }
+
+    /// `runs` as the host's system calls take them: no more than it takes at once, at most 1024.
+    fn vectors(&self, runs: &[Run]) -> Vec<libc::iovec> {
+        let vector = |&(offset, len): &Run| {
+            self.check(offset, len);
+            libc::iovec { iov_base: self.base.wrapping_add(offset).cast(), iov_len: len }
+        };
+        runs.iter().take(MOST_VECTORS).map(vector).collect()
     }
 
     /// Makes a page of 4 KiB, at a multiple of that, zeros, and gives it back to the host where that is possible: on Linux, where the

@@ -24,6 +24,7 @@
 //! Deliberately absent: requests that overtake each other, and write-back caching, which the host does.
 
 mod request;
+mod together;
 mod worker;
 
 pub use request::{Completion, PendingRequest, Request};
@@ -36,10 +37,12 @@ use emu_core::clock::{ClockMode, Instant};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use thiserror::Error;
+use together::Helper;
 use worker::Worker;
 
 /// Bytes of a sector: the unit in which a request may partly succeed, and up to which an image is padded with zeros.
@@ -78,6 +81,12 @@ pub trait Image: Send {
     /// Whether each read and write takes so much time of its own, beside its data's, that it is better not broken up.
     fn prefers_whole(&self) -> bool {
         false
+    }
+
+    /// Where the first of `len` bytes from `offset` lie on the host as they are, to be read or, with `to_write`, overwritten there, which
+    /// does what [`Image::read_at`] or [`Image::write_at`] would. It holds until the image is used again. `None`: nowhere.
+    fn locate(&mut self, _offset: u64, _len: u64, _to_write: bool) -> Option<Located> {
+        None
     }
 
     /// Fills `buffer` from `offset`.
@@ -128,6 +137,33 @@ pub trait Image: Send {
         }
         Ok(())
     }
+}
+
+/// Bytes on the host that several threads may move from and to guest memory at once. What takes the host long fails instead: a guest
+/// that cancels a request waits for the piece that is moved just then.
+pub trait HostBytes: Send + Sync {
+    /// Fills the `part` of `room` from `offset`.
+    ///
+    /// # Errors
+    /// The host cannot read all of it, or it is not for memory; something may be there all the same.
+    fn read_to(&self, offset: u64, room: &Scatter, part: Range<usize>) -> io::Result<()>;
+
+    /// Writes the `part` of `data` at `offset`.
+    ///
+    /// # Errors
+    /// The host cannot write all of it, or it is not in memory; some may have been written.
+    fn write_from(&self, offset: u64, data: &Scatter, part: Range<usize>) -> io::Result<()>;
+}
+
+/// A run of an image's bytes on the host.
+#[derive(Clone)]
+pub struct Located {
+    /// What they lie in.
+    pub bytes: Arc<dyn HostBytes>,
+    /// Where in it, in bytes.
+    pub offset: u64,
+    /// How many there are, at least 1.
+    pub len: u64,
 }
 
 /// What an error of the host does.
@@ -424,23 +460,19 @@ impl Spares {
     }
 }
 
-/// Up to which request the worker must not touch guest memory any more. It is held while something is copied.
+/// Up to which request the worker must not touch guest memory any more. Whoever copies reads it meanwhile.
 #[derive(Clone, Default)]
-struct Claim(Arc<Mutex<u64>>);
+struct Claim(Arc<RwLock<u64>>);
 
 impl Claim {
-    fn ended(&self) -> MutexGuard<'_, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends the worker's right to guest memory for all requests up to number `sequence`. Waits for a copy that is under way.
+    /// Ends the worker's right to guest memory for all requests up to number `sequence`. Waits for copies that are under way.
     fn end(&self, sequence: u64) {
-        *self.ended() = sequence;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = sequence;
     }
 
     /// What `copy` returns; `None`, without calling it, if the right of request `sequence` has ended.
     fn with<R>(&self, sequence: u64, copy: impl FnOnce() -> R) -> Option<R> {
-        let ended = self.ended();
+        let ended = self.0.read().unwrap_or_else(PoisonError::into_inner);
         (sequence > *ended).then(copy)
     }
 }
@@ -516,6 +548,7 @@ impl Disk {
             spares: spares.clone(),
             claim: claim.clone(),
             image: None,
+            helper: Helper::new(name),
         };
         let started = (!deterministic).then(std::time::Instant::now);
         let work = move || worker.work(&queue, started);

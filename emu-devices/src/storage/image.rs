@@ -1,6 +1,7 @@
 //! An image that needs no host: memory with injected faults, for tests.
 
-use super::block::Image;
+use super::block::{HostBytes, Image, Located};
+use crate::scatter::Scatter;
 use crate::shared::Shared;
 use std::io;
 use std::ops::Range;
@@ -20,6 +21,16 @@ struct Contents {
     faults: Vec<(Range<u64>, io::ErrorKind)>,
     flush_fault: Option<io::ErrorKind>,
     flushes: usize,
+    shared: Shares,
+}
+
+/// What other threads have done to an image by themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Shares {
+    /// They may.
+    allowed: bool,
+    reads: usize,
+    writes: usize,
 }
 
 impl MemoryImage {
@@ -62,6 +73,17 @@ impl MemoryImage {
         self.gate.1.notify_all();
     }
 
+    /// Several threads may read and write it at once, from now on.
+    pub fn share(&self) {
+        self.contents.lock().shared.allowed = true;
+    }
+
+    /// How many pieces have been read and written so.
+    pub fn shared(&self) -> (usize, usize) {
+        let Shares { reads, writes, .. } = self.contents.lock().shared;
+        (reads, writes)
+    }
+
     /// A copy of the contents.
     pub fn bytes(&self) -> Vec<u8> {
         self.contents.lock().bytes.clone()
@@ -94,6 +116,14 @@ impl Image for MemoryImage {
         self.contents.lock().read_only
     }
 
+    /// In two parts, so that a request has several.
+    fn locate(&mut self, offset: u64, len: u64, _to_write: bool) -> Option<Located> {
+        let half = self.len() / 2;
+        let len = if offset < half { len.min(half - offset) } else { len };
+        let allowed = self.contents.lock().shared.allowed;
+        allowed.then(|| Located { bytes: Arc::new(self.clone()), offset, len })
+    }
+
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let range = offset..offset + buffer.len() as u64;
         self.check(range.clone())?;
@@ -119,5 +149,23 @@ impl Image for MemoryImage {
         let mut contents = self.contents.lock();
         contents.flushes += 1;
         contents.flush_fault.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+}
+
+impl HostBytes for MemoryImage {
+    fn read_to(&self, offset: u64, room: &Scatter, part: Range<usize>) -> io::Result<()> {
+        let mut bytes = vec![0; part.len()];
+        self.clone().read_at(offset, &mut bytes)?;
+        room.write(part.start, &bytes);
+        self.contents.lock().shared.reads += 1;
+        Ok(())
+    }
+
+    fn write_from(&self, offset: u64, data: &Scatter, part: Range<usize>) -> io::Result<()> {
+        let mut bytes = vec![0; part.len()];
+        data.read(part.start, &mut bytes);
+        self.clone().write_at(offset, &bytes)?;
+        self.contents.lock().shared.writes += 1;
+        Ok(())
     }
 }

@@ -4,9 +4,9 @@
 //! writes the table, so that the file never refers to a block that is not there. Nothing is ever given back.
 
 use crate::image::layer::{Extent, ExtentKind, Layer, data_in, is_zero};
-use crate::image::storage::Storage;
+use crate::image::storage::{Storage, located};
 use crate::image::{Format, invalid};
-use emu_devices::storage::block::Image;
+use emu_devices::storage::block::{Image, Located};
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -190,6 +190,15 @@ impl<T: Table> Image for Blocks<T> {
 
     fn is_read_only(&self) -> bool {
         self.file.is_read_only()
+    }
+
+    fn locate(&mut self, offset: u64, len: u64, to_write: bool) -> Option<Located> {
+        self.check_range(offset, len).ok()?;
+        let within = offset % self.block;
+        match self.place(offset / self.block) {
+            Place::Absent => None,
+            Place::At(at) => located(self.file.as_ref(), at + within, len.min(self.block - within), to_write),
+        }
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

@@ -6,7 +6,7 @@ use crate::image::nbd;
 use crate::image::open::{Cache, OpenOptions, open};
 use crate::image::qcow2::create::{Options, create};
 use crate::image::qcow2::{Dirty, Qcow2};
-use emu_devices::storage::block::Image;
+use emu_devices::storage::block::{Image, Located};
 use std::io;
 use std::path::PathBuf;
 
@@ -161,6 +161,13 @@ impl Image for Drive {
     fn prefers_whole(&self) -> bool {
         let Cache { writethrough, direct, .. } = self.options.open.cache;
         writethrough || direct || nbd::is_url(&self.name)
+    }
+
+    fn locate(&mut self, offset: u64, len: u64, to_write: bool) -> Option<Located> {
+        if self.prefers_whole() || to_write && self.options.detect_zeroes != DetectZeroes::Off {
+            return None;
+        }
+        self.image.as_mut()?.locate(offset, len, to_write)
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

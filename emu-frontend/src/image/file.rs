@@ -5,12 +5,17 @@
 //! page cache is left out (O_DIRECT): memory, offsets and lengths are then multiples of [`ALIGNMENT`].
 
 use crate::image::storage::Storage;
+use emu_core::mem::ram::Wait;
+use emu_devices::scatter::Scatter;
+use emu_devices::storage::block::HostBytes;
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, fallocate, flock, seek};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What O_DIRECT's memory, offsets and lengths are multiples of: enough for any disk.
@@ -31,12 +36,13 @@ pub struct FileMode {
 
 /// An open file.
 pub struct FileStorage {
-    file: File,
+    file: Arc<File>,
     len: u64,
     mode: FileMode,
     is_device: bool,
     /// The host cannot punch holes.
     no_holes: bool,
+    wait: Wait,
 }
 
 impl FileStorage {
@@ -96,7 +102,8 @@ impl FileStorage {
             return Err(format!("the image is in use by {other}"));
         }
         let len = seek(&file, SeekFrom::End(0)).map_err(|e| format!("cannot open: {}", io::Error::from(e)))?;
-        Ok(FileStorage { file, len, mode, is_device, no_holes: false })
+        let wait = if is_in_memory(&file) { Wait::AsLongAsItTakes } else { Wait::Never };
+        Ok(FileStorage { file: Arc::new(file), len, mode, is_device, no_holes: false, wait })
     }
 
     /// An empty file in `folder` that has no name and goes with the storage.
@@ -113,7 +120,14 @@ impl FileStorage {
                 Ok(file) => {
                     std::fs::remove_file(&path).map_err(cannot)?;
                     let mode = FileMode { no_flush: true, ..FileMode::default() };
-                    return Ok(FileStorage { file, len: 0, mode, is_device: false, no_holes: false });
+                    return Ok(FileStorage {
+                        file: Arc::new(file),
+                        len: 0,
+                        mode,
+                        is_device: false,
+                        no_holes: false,
+                        wait: Wait::Never,
+                    });
                 }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(cannot(e)),
@@ -207,6 +221,37 @@ impl FileStorage {
     }
 }
 
+/// An open file, within its length.
+struct OpenFile {
+    file: Arc<File>,
+    wait: Wait,
+}
+
+impl HostBytes for OpenFile {
+    fn read_to(&self, offset: u64, room: &Scatter, part: Range<usize>) -> io::Result<()> {
+        room.read_file(part, &self.file, offset, self.wait)
+    }
+
+    fn write_from(&self, offset: u64, data: &Scatter, part: Range<usize>) -> io::Result<()> {
+        data.write_file(part, &self.file, offset)
+    }
+}
+
+/// Whether the file lies in the host's memory alone.
+fn is_in_memory(file: &File) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        /// statfs(2), TMPFS_MAGIC.
+        const TMPFS: i128 = 0x0102_1994;
+        rustix::fs::fstatfs(file).is_ok_and(|info| i128::from(info.f_type) == TMPFS)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        false
+    }
+}
+
 /// Lends `f` zeroed memory at a multiple of [`ALIGNMENT`].
 fn with_aligned<R>(len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
     let mut memory = vec![0; len + ALIGNMENT];
@@ -239,6 +284,16 @@ impl Storage for FileStorage {
             buffer.copy_from_slice(bytes);
             Ok(())
         })
+    }
+
+    fn shared(&self, offset: u64, len: u64, to_write: bool) -> Option<Arc<dyn HostBytes>> {
+        let there = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        let refused = self.mode.direct || to_write && self.mode.read_only;
+        // On most file systems, writes may have to wait, and they cannot tell before.
+        if !there || refused || to_write && self.wait == Wait::Never {
+            return None;
+        }
+        Some(Arc::new(OpenFile { file: self.file.clone(), wait: self.wait }))
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {

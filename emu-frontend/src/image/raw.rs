@@ -2,8 +2,8 @@
 
 use crate::image::Format;
 use crate::image::layer::{Extent, ExtentKind, Layer};
-use crate::image::storage::Storage;
-use emu_devices::storage::block::Image;
+use crate::image::storage::{Storage, located};
+use emu_devices::storage::block::{Image, Located};
 use std::io;
 
 /// A raw image.
@@ -27,6 +27,11 @@ impl Image for Raw {
 
     fn is_read_only(&self) -> bool {
         self.file.is_read_only()
+    }
+
+    fn locate(&mut self, offset: u64, len: u64, to_write: bool) -> Option<Located> {
+        let is_guarded = to_write && self.guessed && offset < 512;
+        if is_guarded { None } else { located(self.file.as_ref(), offset, len, to_write) }
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

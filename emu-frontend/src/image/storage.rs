@@ -1,8 +1,10 @@
 //! What an image format lies on: a sequence of bytes that grows, with an order of writes that flushes alone give.
 
+use emu_devices::storage::block::{HostBytes, Located};
 use std::io;
+use std::sync::Arc;
 #[cfg(test)]
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The bytes under a format: a host file, a block device, another host's export, or memory.
 pub trait Storage: Send {
@@ -17,6 +19,12 @@ pub trait Storage: Send {
     /// # Errors
     /// The host cannot read it.
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// What `len` bytes at `offset`, which are there, may be read from or written to at the same offset by several threads, as
+    /// [`Storage::read_at`] and [`Storage::write_at`] would; `None`: nothing.
+    fn shared(&self, _offset: u64, _len: u64, _to_write: bool) -> Option<Arc<dyn HostBytes>> {
+        None
+    }
 
     /// Writes all of `bytes`. What is written behind the end makes it longer.
     ///
@@ -84,6 +92,11 @@ pub fn read_exact(storage: &mut dyn Storage, offset: u64, buffer: &mut [u8]) -> 
     }
 }
 
+/// `len` bytes at `offset` of `storage` as [`Image::locate`](emu_devices::storage::block::Image::locate) has them.
+pub fn located(storage: &dyn Storage, offset: u64, len: u64, to_write: bool) -> Option<Located> {
+    Some(Located { bytes: storage.shared(offset, len, to_write)?, offset, len })
+}
+
 /// Whether the host is known to have nothing in these bytes.
 pub fn is_hole(storage: &mut dyn Storage, offset: u64, len: u64) -> bool {
     matches!(storage.extent(offset, len), Ok((false, hole)) if hole >= len)
@@ -137,6 +150,11 @@ impl Storage for MemoryStorage {
             buffer[..there].copy_from_slice(&contents[offset as usize..offset as usize + there]);
         }
         Ok(())
+    }
+
+    fn shared(&self, _offset: u64, _len: u64, to_write: bool) -> Option<Arc<dyn HostBytes>> {
+        let refused = to_write && self.read_only;
+        if refused { None } else { Some(Arc::new(crate::image::testing::Exclusive(Mutex::new(self.clone())))) }
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -2,7 +2,11 @@
 
 use crate::image::layer::Layer;
 use crate::image::storage::Storage;
+use emu_core::mem::GuestMemory;
+use emu_devices::scatter::{Scatter, Segment};
+use emu_devices::storage::block::{HostBytes, Located};
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -92,6 +96,9 @@ impl Storage for CrashStorage {
         }
         Ok(())
     }
+    fn shared(&self, _offset: u64, _len: u64, _to_write: bool) -> Option<Arc<dyn HostBytes>> {
+        Some(Arc::new(Exclusive(Mutex::new(self.clone()))))
+    }
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut power = self.power();
         power.operate()?;
@@ -125,6 +132,73 @@ impl Storage for CrashStorage {
         let end = (offset + len).min(self.len());
         if offset < end { self.write_at(offset, &vec![0xdd; (end - offset) as usize]) } else { Ok(()) }
     }
+}
+
+/// Storage as several threads have it: one after the other.
+pub struct Exclusive<S>(pub Mutex<S>);
+
+impl<S: Storage> HostBytes for Exclusive<S> {
+    fn read_to(&self, offset: u64, room: &Scatter, part: Range<usize>) -> io::Result<()> {
+        let mut bytes = vec![0; part.len()];
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).read_at(offset, &mut bytes)?;
+        room.write(part.start, &bytes);
+        Ok(())
+    }
+    fn write_from(&self, offset: u64, data: &Scatter, part: Range<usize>) -> io::Result<()> {
+        let mut bytes = vec![0; part.len()];
+        data.read(part.start, &mut bytes);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_at(offset, &bytes)
+    }
+}
+
+/// Guest memory with `bytes` in it, in two runs.
+fn in_guest_memory(bytes: &[u8]) -> Scatter {
+    let memory = Arc::new(GuestMemory::new(4 << 20, 0).unwrap());
+    let first = (bytes.len() / 3).max(1);
+    let runs = [(0x10_0200, first), (0x20_0100, bytes.len() - first)];
+    let runs: Vec<_> = runs.iter().filter(|run| run.1 > 0).collect();
+    let segments: Vec<_> = runs.iter().map(|run| Segment { address: run.0, len: run.1 as u32 }).collect();
+    let place = Scatter::new(&memory, &segments, 0, bytes.len());
+    assert_eq!(place.write(0, bytes), bytes.len());
+    place
+}
+
+/// Writes as [`Layer::write_at`], but where the bytes lie on the host, if `random` says so and they do.
+pub fn write(image: &mut dyn Layer, at: u64, bytes: &[u8], random: &mut fastrand::Rng) -> io::Result<()> {
+    if random.bool() {
+        return image.write_at(at, bytes);
+    }
+    let data = in_guest_memory(bytes);
+    let mut done = 0;
+    while done < bytes.len() {
+        let rest = at + done as u64;
+        done += match image.locate(rest, (bytes.len() - done) as u64, true) {
+            Some(Located { bytes, offset, len }) => {
+                bytes.write_from(offset, &data, done..done + len as usize)?;
+                len as usize
+            }
+            None => {
+                let n = (bytes.len() - done).min(512);
+                image.write_at(rest, &bytes[done..done + n])?;
+                n
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Reads in the same way.
+pub fn read(image: &mut dyn Layer, at: u64, bytes: &mut [u8], random: &mut fastrand::Rng) -> io::Result<()> {
+    let place = in_guest_memory(bytes);
+    let located = if random.bool() { image.locate(at, bytes.len() as u64, false) } else { None };
+    let Some(Located { bytes: host, offset, len }) = located else { return image.read_at(at, bytes) };
+    let len = len as usize;
+    match host.read_to(offset, &place, 0..len) {
+        Ok(()) => assert_eq!(place.read(0, &mut bytes[..len]), len),
+        // Not at once: it is asked for otherwise.
+        Err(_) => image.read_at(at, &mut bytes[..len])?,
+    }
+    image.read_at(at + len as u64, &mut bytes[len..])
 }
 
 /// A folder that goes with the test.
@@ -215,7 +289,7 @@ pub fn random_operations(image: &mut dyn Layer, model: &mut [u8], random: &mut f
         match random.u32(0..10) {
             0..=4 => {
                 let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(len as usize).collect();
-                image.write_at(at, &bytes).unwrap();
+                write(image, at, &bytes, random).unwrap();
                 model[start..end].copy_from_slice(&bytes);
             }
             5 | 6 => {
@@ -230,7 +304,7 @@ pub fn random_operations(image: &mut dyn Layer, model: &mut [u8], random: &mut f
             8 => image.flush().unwrap(),
             _ => {
                 let mut bytes = vec![0; len as usize];
-                image.read_at(at, &mut bytes).unwrap();
+                read(image, at, &mut bytes, random).unwrap();
                 assert!(bytes == model[start..end], "{at:#x} {len:#x}");
             }
         }

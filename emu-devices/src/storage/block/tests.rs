@@ -336,6 +336,52 @@ fn data_move_between_image_and_guest_memory() {
     }
 }
 
+#[test]
+fn two_threads_move_long_data_that_lie_on_the_host() {
+    const LEN: usize = 1 << 20;
+    let pattern: Vec<u8> = (0..LEN).map(|i| (i / 512 + i) as u8).collect();
+    let image = MemoryImage::zeros(LEN + 512);
+    image.share();
+    let mut disk = disk(&image, ClockMode::Realtime);
+    let (memory, place) = memory_and_place(300 << 10);
+    let long = Scatter::new(&memory, &[Segment { address: 0x2_0000, len: 512 << 10 }; 2], 0, LEN);
+    for len in [place.len(), long.len()] {
+        let place = if len == LEN { &long } else { &place };
+        place.write(0, &pattern[..len]);
+        let expected = bytes_of(place);
+        disk.enqueue_write(Instant::ZERO, 1, 512, place.clone());
+        assert_eq!(wait(&mut disk).done, len);
+        assert!(image.bytes()[512..512 + len] == expected);
+        place.write(0, &vec![0; len]);
+        disk.enqueue_read(Instant::ZERO, 2, 512, place.clone());
+        let completion = wait(&mut disk);
+        assert!(completion.error.is_none() && completion.done == len && completion.data.is_empty());
+        assert!(bytes_of(place) == expected);
+    }
+    // Pieces of 128 KiB, one of them cut where the image's halves meet.
+    assert_eq!(image.shared(), (3 + 9, 3 + 9));
+    // The worker alone finds out how far it goes.
+    image.fail(200_000..200_001, io::ErrorKind::Other);
+    let whole = (200_000 - 512) / 512 * 512;
+    disk.enqueue_read(Instant::ZERO, 3, 512, place.clone());
+    let completion = wait(&mut disk);
+    assert!(completion.error.is_some() && completion.done == whole && completion.data.is_empty());
+    place.write(0, &[9; LEN]);
+    disk.enqueue_write(Instant::ZERO, 4, 512, place.clone());
+    let completion = wait(&mut disk);
+    assert!(completion.error.is_some() && completion.done == whole);
+    assert!(image.bytes()[512..512 + whole] == vec![9; whole]);
+    image.heal();
+    image.hold(true);
+    disk.enqueue(Instant::ZERO, 5, Request::Flush);
+    disk.enqueue_read(Instant::ZERO, 6, 0, place.clone());
+    disk.cancel();
+    place.write(0, &[3; LEN]);
+    image.hold(false);
+    assert_eq!(read(&mut disk, 0, 512).done, 512);
+    assert_eq!(bytes_of(&place), vec![3; place.len()], "cancelled");
+}
+
 /// An image that is told of by the lengths of what is read and written.
 struct Lengths {
     image: MemoryImage,

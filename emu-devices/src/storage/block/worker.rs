@@ -1,5 +1,6 @@
 //! The thread that has a disk's image: it carries requests out, tells of them, and waits where the machine has to go on first.
 
+use super::together::{Direction, Helper, Outcome};
 use super::{Claim, Completion, Gate, Image, Job, LONGEST, OnError, Request, SECTOR, Slot, Spares, Stall};
 use crate::shared::Shared;
 use std::io;
@@ -19,6 +20,7 @@ pub(super) struct Worker {
     pub spares: Spares,
     pub claim: Claim,
     pub image: Option<Box<dyn Image>>,
+    pub helper: Helper,
 }
 
 impl Worker {
@@ -80,8 +82,8 @@ impl Worker {
         loop {
             let (tries, ended) = self.gate.state();
             let Some(image) = &mut self.image else { return Completion::failed(io::ErrorKind::NotFound) };
-            let (spares, claim) = (&self.spares, &self.claim);
-            let completion = Operation { image: image.as_mut(), spares, claim, sequence }.perform(request);
+            let (spares, claim, helper) = (&self.spares, &self.claim, &mut self.helper);
+            let completion = Operation { image: image.as_mut(), spares, claim, helper, sequence }.perform(request);
             let Some(error) = &completion.error else { return completion };
             let (name, policy, stop) = {
                 let slot = self.slot.lock();
@@ -117,6 +119,7 @@ struct Operation<'a> {
     image: &'a mut dyn Image,
     spares: &'a Spares,
     claim: &'a Claim,
+    helper: &'a mut Helper,
     sequence: u64,
 }
 
@@ -147,20 +150,36 @@ impl Operation<'_> {
                 let (done, result) = write(self.image, offset, data);
                 Completion { data: Vec::new(), done, error: result.err() }
             }
-            Request::ReadTo { room, .. } => self.in_pieces(room.len(), |operation, at, piece| {
-                let (done, result) = read(operation.image, offset + at as u64, piece);
-                operation.claim.with(operation.sequence, || room.write(at, &piece[..done]))?;
-                Some((done, result))
+            Request::ReadTo { room, .. } => self.together(offset, Direction::To(room.clone())).unwrap_or_else(|| {
+                self.in_pieces(room.len(), |operation, at, piece| {
+                    let (done, result) = read(operation.image, offset + at as u64, piece);
+                    operation.claim.with(operation.sequence, || room.write(at, &piece[..done]))?;
+                    Some((done, result))
+                })
             }),
-            Request::WriteFrom { data, .. } => self.in_pieces(data.len(), |operation, at, piece| {
-                operation.claim.with(operation.sequence, || data.read(at, piece))?;
-                Some(write(operation.image, offset + at as u64, piece))
-            }),
+            Request::WriteFrom { data, .. } => {
+                self.together(offset, Direction::From(data.clone())).unwrap_or_else(|| {
+                    self.in_pieces(data.len(), |operation, at, piece| {
+                        operation.claim.with(operation.sequence, || data.read(at, piece))?;
+                        Some(write(operation.image, offset + at as u64, piece))
+                    })
+                })
+            }
             Request::WriteZeroes { unmap, .. } => {
                 Completion::without_data(self.image.write_zeroes(offset, len, *unmap))
             }
             Request::Discard { .. } => Completion::without_data(self.image.discard(offset, len)),
             Request::Flush => Completion::without_data(self.image.flush()),
+        }
+    }
+
+    /// Moves data without a copy in between; `None` if that cannot be.
+    fn together(&mut self, offset: u64, direction: Direction) -> Option<Completion> {
+        let len = direction.place().len();
+        match self.helper.transfer(self.image, offset, direction, (self.sequence, self.claim))? {
+            Outcome::Done => Some(Completion { done: len, ..Completion::default() }),
+            Outcome::Cancelled => Some(Completion::default()),
+            Outcome::Failed => None,
         }
     }
 

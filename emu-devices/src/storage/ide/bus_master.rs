@@ -62,7 +62,7 @@ impl BusMaster {
         }
     }
 
-    /// Writes a byte of the registers; whether that started the bus master.
+    /// Writes a byte of the registers; whether that may have started or stopped the bus master.
     pub fn write(&mut self, offset: u64, value: u8) -> bool {
         match offset & 7 {
             0 => {
@@ -74,7 +74,7 @@ impl BusMaster {
                 } else if value & START == 0 {
                     self.status &= !ACTIVE;
                 }
-                return started;
+                return true;
             }
             2 => {
                 let kept = self.status & !(value & (ERROR | INTERRUPT));
@@ -95,7 +95,8 @@ impl BusMaster {
         self.status |= INTERRUPT;
     }
 
-    fn runs(&self, to_memory: bool) -> bool {
+    /// Whether it moves data in that direction.
+    pub fn runs(&self, to_memory: bool) -> bool {
         self.status & ACTIVE != 0 && (self.command & TO_MEMORY != 0) == to_memory
     }
 
@@ -107,15 +108,26 @@ impl BusMaster {
         self.regions(memory, data.len(), |address, range| memory.write(address, &data[range]))
     }
 
-    /// Where the drive's next `len` bytes are in memory, and whether that is all of them.
-    pub fn sources(&mut self, memory: &GuestMemory, len: usize) -> (Vec<Segment>, Moved) {
-        let mut sources = Vec::new();
-        if !self.runs(false) {
-            return (sources, Moved::Waiting);
+    /// Where in memory the drive's next `len` bytes are, or go to, and whether that is all of them.
+    pub fn places(&mut self, memory: &GuestMemory, to_memory: bool, len: usize) -> (Vec<Segment>, Moved) {
+        let mut places = Vec::new();
+        if !self.runs(to_memory) {
+            return (places, Moved::Waiting);
         }
-        let take = |address, range: std::ops::Range<usize>| sources.push(Segment { address, len: range.len() as u32 });
+        let take = |address, range: std::ops::Range<usize>| places.push(Segment { address, len: range.len() as u32 });
         let (_, moved) = self.regions(memory, len, take);
-        (sources, moved)
+        (places, moved)
+    }
+
+    /// Passes over `len` bytes that somebody else has moved to where they go.
+    pub fn pass(&mut self, memory: &GuestMemory, len: usize) {
+        self.regions(memory, len, |_, _| {});
+    }
+
+    /// Goes on where `ahead` is, a copy of this that has passed over what has been moved meanwhile.
+    pub fn follow(&mut self, ahead: &BusMaster) {
+        (self.next, self.region, self.left, self.last) = (ahead.next, ahead.region, ahead.left, ahead.last);
+        self.status &= ahead.status | !ACTIVE;
     }
 
     /// Walks the descriptors over `len` bytes. Every descriptor has at least two, so this ends.

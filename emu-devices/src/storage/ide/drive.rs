@@ -293,6 +293,8 @@ pub struct Drive {
     kind: Kind,
     names: Names,
     unit: u8,
+    /// What the disk reads goes to guest memory by itself: where the bus master will be then.
+    ahead: Option<BusMaster>,
 }
 
 impl Drive {
@@ -300,7 +302,7 @@ impl Drive {
     pub fn new(config: DriveConfig, unit: u8) -> Drive {
         let DriveConfig { kind, disk, names } = config;
         let state = DriveState::new(disk.sectors());
-        Drive { state, disk, kind, names, unit }
+        Drive { state, disk, kind, names, unit, ahead: None }
     }
 
     /// What it is.
@@ -332,13 +334,14 @@ impl Drive {
         state.transfer.block = state.transfer.block.clamp(1, RUN as u32 / SECTOR as u32);
         state.heads = state.heads.clamp(1, 16);
         state.sectors = state.sectors.max(1);
+        self.ahead = None;
         self.disk.set_state(std::mem::take(&mut state.disk));
         self.state = state;
     }
 
     /// RESET#, SRST's fall, or DEVICE RESET: the signature.
     pub fn reset(&mut self, kind: Reset) {
-        self.disk.cancel();
+        self.cancel();
         let old = std::mem::replace(&mut self.state, DriveState::new(self.disk.sectors()));
         let s = &mut self.state;
         s.packet = old.packet;
@@ -362,7 +365,7 @@ impl Drive {
 
     /// SRST's rise.
     pub fn hold(&mut self) {
-        self.disk.cancel();
+        self.cancel();
         self.state.phase = Phase::Reset;
         self.state.status = BSY;
         self.state.intrq = false;
@@ -382,10 +385,16 @@ impl Drive {
 
     /// The code that EXECUTE DEVICE DIAGNOSTIC leaves: device 0 passed, device 1 passed or absent.
     pub fn diagnose(&mut self, interrupt: bool) {
-        self.disk.cancel();
+        self.cancel();
         self.sign();
         self.state.device = 0;
         self.state.intrq = interrupt;
+    }
+
+    /// Forgets what the disk is at.
+    fn cancel(&mut self) {
+        self.ahead = None;
+        self.disk.cancel();
     }
 
     fn busy(&self) -> bool {
@@ -649,14 +658,49 @@ impl Drive {
         self.disk.submit(around.now, Request::Flush);
     }
 
-    /// Has the disk read the next run.
+    /// Has the disk read the next run. By DMA, as soon as there is a place for it.
     fn fetch(&mut self, phase: Phase, around: &mut Surroundings) {
-        let t = &self.state.transfer;
-        let offset = t.lba.saturating_mul(t.unit.into());
-        let len = t.run();
-        self.state.phase = phase;
-        self.state.status = BSY | DSC;
-        self.disk.submit(around.now, Request::Read { offset, len });
+        let s = &mut self.state;
+        if s.transfer.dma {
+            s.phase = Phase::DmaIn;
+            s.status = DRDY | DSC | DRQ;
+            s.buffer = Vec::new();
+            (s.position, s.block_end) = (0, 0);
+            return self.pump(around);
+        }
+        self.fetch_to_buffer(phase, around);
+    }
+
+    fn fetch_to_buffer(&mut self, phase: Phase, around: &mut Surroundings) {
+        let (offset, len) = self.begin_disk(phase);
+        self.cancel();
+        self.disk.enqueue(around.now, 0, Request::Read { offset, len });
+    }
+
+    /// Has the disk read the next run to where the bus master would put it, or else to the buffer.
+    fn fetch_to_memory(&mut self, around: &mut Surroundings) {
+        let Some(master) = &around.master else { return };
+        let mut ahead = **master;
+        match ahead.places(around.memory, true, self.state.transfer.run()) {
+            (_, Moved::Waiting) => {}
+            (places, Moved::All) => {
+                let (offset, len) = self.begin_disk(Phase::AwaitRead);
+                let room = Scatter::new(around.memory, &places, 0, len);
+                self.cancel();
+                self.ahead = Some(ahead);
+                self.disk.enqueue_read(around.now, 0, offset, room);
+            }
+            // Something comes before the bus master finds out.
+            (_, Moved::Stopped) => self.fetch_to_buffer(Phase::AwaitRead, around),
+        }
+    }
+
+    /// The next run is to be read or written: from where, or where to, and its length in bytes.
+    fn begin_disk(&mut self, phase: Phase) -> (u64, usize) {
+        let s = &mut self.state;
+        s.phase = phase;
+        s.status = BSY | DSC;
+        (s.transfer.lba.saturating_mul(s.transfer.unit.into()), s.transfer.run())
     }
 
     fn write(&mut self, addressing: Addressing, block: u8, dma: bool, around: &mut Surroundings) {
@@ -769,17 +813,9 @@ impl Drive {
         if self.state.position < self.state.buffer.len() {
             return self.offer_block(true);
         }
-        let offset = self.begin_store();
+        let (offset, _) = self.begin_disk(Phase::AwaitWrite);
         let data = Arc::new(std::mem::take(&mut self.state.buffer));
         self.disk.submit(around.now, Request::Write { offset, data });
-    }
-
-    /// The run has come and is to be written: where to.
-    fn begin_store(&mut self) -> u64 {
-        let s = &mut self.state;
-        s.phase = Phase::AwaitWrite;
-        s.status = BSY | DSC;
-        s.transfer.lba.saturating_mul(s.transfer.unit.into())
     }
 
     /// The medium failed at `transfer.lba`.
@@ -795,6 +831,10 @@ impl Drive {
 
     /// Looks whether the disk has finished, and lets the bus master go on.
     pub fn poll(&mut self, around: &mut Surroundings) {
+        if self.ahead.is_some() && !around.master.as_ref().is_some_and(|master| master.runs(true)) {
+            // Stopped amid a transfer: it may go on elsewhere, if ever.
+            self.fetch_to_buffer(Phase::AwaitRead, around);
+        }
         if let Some(completion) = self.disk.finished(around.now) {
             self.finished(completion, around);
         }
@@ -805,6 +845,7 @@ impl Drive {
     }
 
     fn finished(&mut self, completion: Completion, around: &mut Surroundings) {
+        let ahead = self.ahead.take();
         let s = &mut self.state;
         let units = (completion.done / s.transfer.unit.max(1) as usize) as u32;
         match s.phase {
@@ -821,14 +862,25 @@ impl Drive {
                         (false, _) => self.fetch(Phase::AwaitVerify, around),
                     };
                 }
-                s.buffer = completion.data;
-                s.buffer.truncate(units as usize * s.transfer.unit as usize);
-                (s.position, s.block_end) = (0, 0);
-                if s.buffer.is_empty() {
+                let len = units as usize * s.transfer.unit as usize;
+                if len == 0 {
                     return self.medium_failed();
                 }
+                let ahead = ahead.filter(|_| completion.data.is_empty());
+                s.buffer = completion.data;
+                s.buffer.truncate(len);
+                (s.position, s.block_end) = (0, 0);
                 self.show_progress();
-                self.hand_over(around);
+                match (ahead, &mut around.master) {
+                    (Some(ahead), Some(master)) => {
+                        match self.state.transfer.failed {
+                            true => master.pass(around.memory, len),
+                            false => master.follow(&ahead),
+                        }
+                        self.block_taken(around);
+                    }
+                    _ => self.hand_over(around),
+                }
             }
             Phase::AwaitWrite => {
                 s.transfer.lba += u64::from(units);
@@ -884,6 +936,7 @@ impl Drive {
         let s = &mut self.state;
         let Some(master) = &mut around.master else { return };
         let moved = match s.phase {
+            Phase::DmaIn if s.buffer.is_empty() && s.transfer.left > 0 => return self.fetch_to_memory(around),
             Phase::DmaIn => {
                 let (n, moved) = master.write_memory(around.memory, &s.buffer[s.position..]);
                 s.position += n;
@@ -891,11 +944,11 @@ impl Drive {
             }
             Phase::DmaOut => {
                 let len = s.transfer.run();
-                let (sources, moved) = master.sources(around.memory, len);
+                let (sources, moved) = master.places(around.memory, false, len);
                 if moved == Moved::All {
-                    let offset = self.begin_store();
+                    let (offset, len) = self.begin_disk(Phase::AwaitWrite);
                     let data = Scatter::new(around.memory, &sources, 0, len);
-                    self.disk.cancel();
+                    self.cancel();
                     return self.disk.enqueue_write(around.now, 0, offset, data);
                 }
                 moved

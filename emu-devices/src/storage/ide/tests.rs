@@ -19,25 +19,26 @@ const SOON: u64 = 2_000_000;
 struct Pc {
     bench: Bench<Ide>,
     irq: Arc<IrqRecorder>,
+    clock: ClockMode,
 }
 
 fn pc(drives: Vec<(usize, Kind, MemoryImage)>) -> Pc {
-    pc_with(drives.into_iter().map(|(unit, kind, image)| (unit, kind, image, Names::default())).collect())
+    pc_with(ICOUNT, drives.into_iter().map(|(unit, kind, image)| (unit, kind, image, Names::default())).collect())
 }
 
-fn pc_with(drives: Vec<(usize, Kind, MemoryImage, Names)>) -> Pc {
+fn pc_with(clock: ClockMode, drives: Vec<(usize, Kind, MemoryImage, Names)>) -> Pc {
     let world = World::new(4 << 20);
     let irq = world.irq_recorder();
     let mut ide = Ide::new([irq.line(14), irq.line(15)]);
     for (unit, kind, image, names) in drives {
-        let disk = Disk::with_image("test", kind == Kind::CdRom, ICOUNT, "memory", Box::new(image)).unwrap();
+        let disk = Disk::with_image("test", kind == Kind::CdRom, clock, "memory", Box::new(image)).unwrap();
         ide.connect(unit, DriveConfig { kind, disk, names });
     }
     let config = ide.config();
     let mut bench = Bench::in_world(ide, &world);
     bench.map(Space::Port, Region { base: MASTER.into(), len: 16 }, BUS_MASTER_TAG);
     config.lock().write(reg::COMMAND, 2, (command::IO | command::MASTER).into());
-    Pc { bench, irq }
+    Pc { bench, irq, clock }
 }
 
 fn pattern(sectors: usize) -> Vec<u8> {
@@ -47,6 +48,12 @@ fn pattern(sectors: usize) -> Vec<u8> {
 fn disk(sectors: usize) -> (Pc, MemoryImage) {
     let image = MemoryImage::new(pattern(sectors));
     (pc(vec![(0, Kind::Disk, image.clone())]), image)
+}
+
+/// The same whose disk takes as long as the host does.
+fn real_time_disk(sectors: usize) -> (Pc, MemoryImage) {
+    let image = MemoryImage::new(pattern(sectors));
+    (pc_with(ClockMode::Realtime, vec![(0, Kind::Disk, image.clone(), Names::default())]), image)
 }
 
 impl Pc {
@@ -66,6 +73,9 @@ impl Pc {
 
     fn wait(&mut self) {
         self.bench.advance(SOON);
+        while self.clock == ClockMode::Realtime && self.alternate() & BSY != 0 {
+            std::thread::yield_now();
+        }
     }
 
     fn rises(&mut self) -> usize {
@@ -184,7 +194,12 @@ fn long_transfers_go_in_runs_and_multiple_blocks_may_be_partial() {
 
 #[test]
 fn dma_scatters_over_descriptors_and_sets_the_interrupt_bit() {
-    let (mut pc, image) = disk(300);
+    scatter_over_descriptors(disk(300));
+    scatter_over_descriptors(real_time_disk(300));
+}
+
+fn scatter_over_descriptors((mut pc, image): (Pc, MemoryImage)) {
+    image.hold(true);
     pc.prds(&[(0x2000, 0x600), (0x1_0000, 0), (0x4_0000, 0xc200)]);
     let total = 0x600 + 0x1_0000 + 0xc200;
     pc.bench.out8(MASTER, 0x08);
@@ -193,7 +208,9 @@ fn dma_scatters_over_descriptors_and_sets_the_interrupt_bit() {
     // The drive waits for the bus master.
     assert_eq!((pc.alternate(), pc.rises(), pc.bench.in8(MASTER + 2)), (DRDY | DSC | DRQ, 0, 0));
     pc.bench.out8(MASTER, 0x09);
-    // All of it has come from the disk in one run, so it goes at once.
+    assert_eq!((pc.alternate(), pc.rises(), pc.bench.in8(MASTER + 2)), (BSY | DSC, 0, 1));
+    image.hold(false);
+    pc.wait();
     assert_eq!((pc.bench.in8(MASTER + 2), pc.rises()), (4, 1));
     assert_eq!(pc.bench.in8(0x1f7), DRDY | DSC);
     let bytes = [pc.memory(0x2000, 0x600), pc.memory(0x1_0000, 0x1_0000), pc.memory(0x4_0000, 0xc200)].concat();
@@ -231,9 +248,16 @@ fn dma_write_by_lba48_reaches_the_disk_and_flush_flushes_it() {
 
 #[test]
 fn long_dma_goes_in_runs_and_errors_are_reported_at_their_sector_all_the_same() {
-    const SECTORS: u16 = 4000;
+    long_dma(disk(LONG.into()), disk(LONG.into()));
+    long_dma(real_time_disk(LONG.into()), real_time_disk(LONG.into()));
+}
+
+/// Sectors of a transfer in several runs.
+const LONG: u16 = 4000;
+
+fn long_dma((mut pc, image): (Pc, MemoryImage), (mut to, _): (Pc, MemoryImage)) {
+    const SECTORS: u16 = LONG;
     const BAD: u64 = 2600;
-    let (mut pc, image) = disk(SECTORS.into());
     let whole = image.bytes();
     pc.long_dma(false, SECTORS);
     assert_eq!(pc.end_of_dma(), (DRDY | DSC, 0, SECTORS - 1));
@@ -257,19 +281,41 @@ fn long_dma_goes_in_runs_and_errors_are_reported_at_their_sector_all_the_same() 
     assert!(image.bytes()[..BAD as usize * 512] == whole[..BAD as usize * 512]);
     image.heal();
     // What is under way when the state is saved goes on elsewhere.
-    let (mut to, _) = disk(SECTORS.into());
+    image.hold(pc.clock == ClockMode::Realtime);
     pc.long_dma(false, 1024);
-    pc.wait();
     pc.bench.copy_state_to(&mut to.bench);
     let table = pc.memory(PRDS, 64);
     to.bench.world.memory().write(PRDS, &table);
     assert_eq!(to.end_of_dma(), (DRDY | DSC, 0, 1023));
     assert!(to.memory(0x10_0000, 1024 * 512) == pattern(1024));
+    image.hold(false);
+}
+
+#[test]
+fn bus_master_that_stops_amid_a_read_leaves_memory_alone_and_goes_on_elsewhere() {
+    let (mut pc, image) = real_time_disk(16);
+    image.hold(true);
+    pc.prds(&[(0x2000, 2048)]);
+    pc.command(0xc8, 0, 4);
+    pc.bench.out8(MASTER, 0x09);
+    assert_eq!(pc.alternate(), BSY | DSC);
+    pc.bench.out8(MASTER, 0x00);
+    image.hold(false);
+    pc.wait();
+    assert_eq!((pc.alternate(), pc.rises(), pc.memory(0x2000, 2048)), (DRDY | DSC | DRQ, 0, vec![0; 2048]));
+    pc.prds(&[(0x3000, 2048)]);
+    pc.bench.out8(MASTER, 0x09);
+    assert_eq!((pc.alternate(), pc.rises(), pc.memory(0x3000, 2048)), (DRDY | DSC, 1, pattern(4)));
+    assert_eq!(pc.memory(0x2000, 2048), vec![0; 2048]);
 }
 
 #[test]
 fn descriptor_tables_that_are_short_long_or_nowhere_end_as_the_data_sheet_says() {
-    let (mut pc, _) = disk(16);
+    odd_descriptor_tables(disk(16).0);
+    odd_descriptor_tables(real_time_disk(16).0);
+}
+
+fn odd_descriptor_tables(mut pc: Pc) {
     // Short: inactive without an interrupt.
     pc.prds(&[(0x2000, 512)]);
     pc.command(0xc8, 0, 2);
@@ -381,7 +427,7 @@ fn drives_call_themselves_what_they_are_told_to() {
         (1, named, 0xa1, ["WD-1234", "A DISK"]),
     ] {
         let kind = if unit == 0 { Kind::Disk } else { Kind::CdRom };
-        let mut pc = pc_with(vec![(unit, kind, MemoryImage::zeros(4096), names)]);
+        let mut pc = pc_with(ICOUNT, vec![(unit, kind, MemoryImage::zeros(4096), names)]);
         pc.bench.out8(0x1f6, 0xa0 | (unit as u8) << 4);
         pc.bench.out8(0x1f7, identify);
         let bytes = pc.words(512);

@@ -27,9 +27,9 @@ mod write;
 use crate::image::check::CheckResult;
 use crate::image::cipher::SectorCipher;
 use crate::image::layer::{Extent, ExtentKind, Layer, data_in, read_padded};
-use crate::image::storage::{Storage, read_exact};
+use crate::image::storage::{Storage, located, read_exact};
 use crate::image::{Format, invalid, luks};
-use emu_devices::storage::block::Image;
+use emu_devices::storage::block::{Image, Located};
 use header::{Header, incompatible};
 use refcount::Refcounts;
 use std::collections::{BTreeSet, HashSet};
@@ -348,6 +348,23 @@ impl Image for Qcow2 {
 
     fn is_read_only(&self) -> bool {
         self.read_only
+    }
+
+    fn locate(&mut self, offset: u64, len: u64, to_write: bool) -> Option<Located> {
+        self.check_range(offset, len).ok()?;
+        if self.cipher.is_some() {
+            return None;
+        }
+        // Errors show when the request is carried out otherwise.
+        let (host, len) = match to_write {
+            true => self.overwritable(offset, len).ok()??,
+            false => match self.map(offset, len).ok()? {
+                (Cluster::Normal(host), len) => (host, len),
+                (Cluster::Unallocated, len) => return self.backing.as_mut()?.locate(offset, len, false),
+                _ => return None,
+            },
+        };
+        located(self.file.as_ref(), host, len, to_write)
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

@@ -271,7 +271,7 @@ fn power_cuts_lose_nothing_that_was_flushed_and_leave_images_that_pass_check() {
                         let mut bytes = zeros;
                         bytes.iter_mut().for_each(|b| *b = random.u8(..));
                         possible.add(at, &bytes);
-                        image.write_at(at, &bytes)
+                        write(&mut image, at, &bytes, &mut random)
                     }
                     5 => {
                         possible.add(at, &zeros);

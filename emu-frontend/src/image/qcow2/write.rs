@@ -14,6 +14,11 @@ const MOST_DIRTY: usize = 8 << 20;
 /// The same for clusters that wait to be freed.
 const MOST_WAITING: usize = 1 << 16;
 
+/// Whether an L2 entry names data that nobody shares.
+fn is_own(entry: u64) -> bool {
+    entry & COPIED != 0 && entry & (COMPRESSED | ZERO) == 0 && entry & OFFSET != 0
+}
+
 impl Qcow2 {
     /// Brings everything to the file, durably, in steps after each of which the file is consistent:
     ///
@@ -272,27 +277,46 @@ impl Qcow2 {
         self.write(start, &sectors)
     }
 
+    /// Where the first of `len` bytes for `offset`, whose table is at `table`, may be written without a change of tables, and how many;
+    /// `None`: nowhere.
+    fn in_place(&mut self, table: u64, offset: u64, len: u64) -> io::Result<Option<(u64, u64)>> {
+        let cluster = self.cluster();
+        let within = offset & (cluster - 1);
+        let (_, j) = self.indices(offset);
+        let entries = &self.tables.get(self.file.as_mut(), &self.header, table)?.entries[j..];
+        let Cluster::Normal(at) = classify(&self.header, entries[0])? else { return Ok(None) };
+        let wanted = (within + len).div_ceil(cluster) as usize;
+        let run = entries.iter().take(wanted).zip(0u64..);
+        let run = run.take_while(|(e, n)| is_own(**e) && **e & OFFSET == at + n * cluster).count() as u64;
+        Ok((run > 0).then(|| (at + within, len.min(run * cluster - within))))
+    }
+
+    /// Where the first of `len` bytes for `offset` may be written as [`Qcow2::write`] would, and how many; `None`: tables would change.
+    pub(super) fn overwritable(&mut self, offset: u64, len: u64) -> io::Result<Option<(u64, u64)>> {
+        self.check_writable()?;
+        let (i, _) = self.indices(offset);
+        let entry = self.l1.get(i).copied().unwrap_or_default();
+        if entry & OFFSET == 0 || entry & COPIED == 0 {
+            return Ok(None);
+        }
+        let found = self.in_place(entry & OFFSET, offset, len)?;
+        Ok(found.filter(|(host, len)| self.overlap(*host, *len).is_none()))
+    }
+
     /// Writes as much as goes to one place of the file; how much.
     fn write_run(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let cluster = self.cluster();
         let within = offset & (cluster - 1);
         let table_at = self.own_table(offset)?;
         let (_, j) = self.indices(offset);
+        if let Some((host, n)) = self.in_place(table_at, offset, bytes.len() as u64)? {
+            self.write_data(host, &bytes[..n as usize])?;
+            return Ok(n as usize);
+        }
         let table = self.tables.get(self.file.as_mut(), &self.header, table_at)?;
-        let in_place = |entry: u64| entry & COPIED != 0 && entry & (COMPRESSED | ZERO) == 0;
         let first = table.entries[j];
         let wanted = (within + bytes.len() as u64).div_ceil(cluster);
         let here = &table.entries[j..table.entries.len().min(j + wanted as usize)];
-        if in_place(first) {
-            let at = first & OFFSET;
-            let run = here.iter().zip(0u64..);
-            let run = run.take_while(|(e, n)| in_place(**e) && **e & OFFSET == at + n * cluster).count() as u64;
-            let n = bytes.len().min((run * cluster - within) as usize);
-            if let Cluster::Normal(at) = classify(&self.header, first)? {
-                self.write_data(at + within, &bytes[..n])?;
-            }
-            return Ok(n);
-        }
         // A zero cluster with room of its own is filled where it is.
         if let Cluster::Zero(Some(at)) = classify(&self.header, first)?
             && first & COPIED != 0
@@ -304,7 +328,7 @@ impl Qcow2 {
             self.replace(table_at, offset, at | COPIED)?;
             return Ok(n);
         }
-        let most = here.iter().take_while(|entry| !in_place(**entry)).count() as u64;
+        let most = here.iter().take_while(|entry| !is_own(**entry)).count() as u64;
         let (host, count, fresh) = self.allocate_some(most)?;
         let n = bytes.len().min((count * cluster - within) as usize);
         if let Err(error) = self.fill_new(host, count, fresh, offset, &bytes[..n]) {
