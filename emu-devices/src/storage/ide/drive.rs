@@ -1,10 +1,14 @@
 //! One drive on an IDE channel: ATA/ATAPI-6 (T13 1410D). Registers, commands of disks, and how data moves.
 //!
 //! ```text
-//!            +-> AwaitDisk --data--> DataIn / DmaIn  --block taken--+--> more, or Idle
+//!            +-> AwaitDisk --data--> DataIn --block taken--+--> more, or Idle
 //!  Idle -----+
-//!            +-> DataOut / DmaOut --block full--> AwaitDisk --------+--> more, or Idle
+//!            +-> DataOut --block full--> AwaitDisk --------+--> more, or Idle
 //! ```
+//! By DMA, the drive waits for the bus master in DmaIn or DmaOut first, and the disk moves the data from and to where its
+//! descriptors say. What it brings to the drive instead (in deterministic time, or because the descriptors are odd or the bus
+//! master has stopped meanwhile) is DmaIn's buffer.
+//!
 //! Sectors are fetched and stored in runs of up to [`RUN`] bytes, so that PIO does not wait for the host at every
 //! sector, and by DMA in the longest that there are, one after the other (some at a time, a quarter as long, were no
 //! faster and cost more); an error is still reported at its sector. Deliberately absent: queued commands, security, host
