@@ -142,21 +142,18 @@ impl Screen {
 }
 
 impl Shown {
-    /// Shows a line instead of a text screen.
+    /// Shows a line instead of a text screen, as far as it fits.
     fn show_line(&mut self, out: &mut impl Write, line: String) -> io::Result<()> {
         if self.line.as_ref() == Some(&line) {
             return Ok(());
         }
         let (columns, rows) = self.size;
         let column = columns.saturating_sub(line.chars().count() as u16) / 2;
-        queue!(
-            out,
-            SetAttribute(Attribute::Reset),
-            Clear(ClearType::All),
-            Hide,
-            MoveTo(column, rows / 2),
-            Print(&line)
-        )?;
+        queue!(out, SetAttribute(Attribute::Reset), Clear(ClearType::All), Hide)?;
+        if rows > 0 {
+            let fitting: String = line.chars().take(columns.into()).collect();
+            queue!(out, MoveTo(column, rows / 2), Print(fitting))?;
+        }
         *self = Shown { line: Some(line), size: self.size, resumed: self.resumed, text: None };
         Ok(())
     }
@@ -270,9 +267,14 @@ mod tests {
         let mut shown = Shown { size: (1, 1), ..Shown::default() };
         let out = after(&mut shown, text(b"abcd", 7));
         assert!(out.contains('a') && !out.contains('b') && !out.contains('c') && out.ends_with("\x1b[?25l"), "{out:?}");
-        let mut out = Vec::new();
-        shown.show_line(&mut out, "640 x 480 Graphic mode".into()).unwrap();
-        assert!(String::from_utf8(out).unwrap().contains("640 x 480 Graphic mode"));
+        for (size, seen) in [((1, 1), "6"), ((80, 25), "640 x 480 Graphic mode"), ((0, 25), ""), ((80, 0), "")] {
+            let mut shown = Shown { size, ..Shown::default() };
+            let mut out = Vec::new();
+            shown.show_line(&mut out, "640 x 480 Graphic mode".into()).unwrap();
+            let out = String::from_utf8(out).unwrap();
+            assert_eq!((out.rsplit(['H', 'l']).next(), shown.text), (Some(seen), None), "{out:?}");
+        }
+        shown.show_line(&mut Vec::new(), String::new()).unwrap();
         assert!(shown.text.is_none());
     }
 }
