@@ -13,12 +13,13 @@
 //! sector, and by DMA in the longest that there are, one after the other (some at a time, a quarter as long, were no
 //! faster and cost more); an error is still reported at its sector. Deliberately absent: queued commands, security, host
 //! protected area other than READ NATIVE MAX, tagged and streaming features, 8-bit transfers, READ and WRITE LONG.
-//! The file is long because a drive is one state machine that disks and packet devices share.
 
-use super::bus_master::{BusMaster, Moved};
+mod dma;
+mod packet;
+
+use super::bus_master::BusMaster;
 use super::identify;
-use super::mmc::{self, Outcome, PacketState, Sense};
-use crate::scatter::Scatter;
+use super::mmc::{self, PacketState, Sense};
 use crate::storage::block::{Completion, Disk, DiskState, LONGEST, Request, SECTOR};
 use emu_core::clock::Instant;
 use emu_core::mem::GuestMemory;
@@ -49,12 +50,6 @@ pub mod error {
     pub const UNC: u8 = 1 << 6;
     pub const IDNF: u8 = 1 << 4;
     pub const ABRT: u8 = 1 << 2;
-}
-
-/// Interrupt reason, which a packet device has in the sector count register.
-mod reason {
-    pub const COMMAND: u8 = 1 << 0;
-    pub const TO_HOST: u8 = 1 << 1;
 }
 
 const DEVICE_LBA: u8 = 1 << 6;
@@ -681,24 +676,6 @@ impl Drive {
         self.disk.enqueue(around.now, 0, Request::Read { offset, len });
     }
 
-    /// Has the disk read the next run to where the bus master would put it, or else to the buffer.
-    fn fetch_to_memory(&mut self, around: &mut Surroundings) {
-        let Some(master) = &around.master else { return };
-        let mut ahead = **master;
-        match ahead.places(around.memory, true, self.state.transfer.run()) {
-            (_, Moved::Waiting) => {}
-            (places, Moved::All) => {
-                let (offset, len) = self.begin_disk(Phase::AwaitRead);
-                let room = Scatter::new(around.memory, &places, 0, len);
-                self.cancel();
-                self.ahead = Some(ahead);
-                self.disk.enqueue_read(around.now, 0, offset, room);
-            }
-            // Something comes before the bus master finds out.
-            (_, Moved::Stopped) => self.fetch_to_buffer(Phase::AwaitRead, around),
-        }
-    }
-
     /// The next run is to be read or written: from where, or where to, and its length in bytes.
     fn begin_disk(&mut self, phase: Phase) -> (u64, usize) {
         let s = &mut self.state;
@@ -933,134 +910,6 @@ impl Drive {
             Kind::Disk => self.offer_block(true),
             Kind::CdRom => self.offer_packet_block(),
         }
-    }
-
-    /// Moves data by DMA, if that is what is next.
-    pub fn pump(&mut self, around: &mut Surroundings) {
-        let s = &mut self.state;
-        let Some(master) = &mut around.master else { return };
-        let moved = match s.phase {
-            Phase::DmaIn if s.buffer.is_empty() && s.transfer.left > 0 => return self.fetch_to_memory(around),
-            Phase::DmaIn => {
-                let (n, moved) = master.write_memory(around.memory, &s.buffer[s.position..]);
-                s.position += n;
-                moved
-            }
-            Phase::DmaOut => {
-                let len = s.transfer.run();
-                let (sources, moved) = master.places(around.memory, false, len);
-                if moved == Moved::All {
-                    let (offset, len) = self.begin_disk(Phase::AwaitWrite);
-                    let data = Scatter::new(around.memory, &sources, 0, len);
-                    self.cancel();
-                    return self.disk.enqueue_write(around.now, 0, offset, data);
-                }
-                moved
-            }
-            _ => return,
-        };
-        match moved {
-            Moved::Waiting => {}
-            Moved::All => self.block_taken(around),
-            // The bus master has dropped out: the drive gives up as after a reset, without an interrupt.
-            Moved::Stopped => {
-                s.phase = Phase::Idle;
-                s.status = DRDY | DSC;
-                s.buffer = Vec::new();
-                (s.position, s.block_end) = (0, 0);
-            }
-        }
-    }
-
-    fn packet_device_command(&mut self, code: u8, around: &mut Surroundings) {
-        match code {
-            op::PACKET => {
-                let s = &mut self.state;
-                if s.features.now & 2 != 0 {
-                    return self.abort();
-                }
-                s.transfer.dma = s.features.now & 1 != 0;
-                s.transfer.limit = u16::from_le_bytes([s.mid.now, s.high.now]);
-                s.buffer = vec![0; 12];
-                (s.position, s.block_end) = (0, 12);
-                s.count.now = reason::COMMAND;
-                s.phase = Phase::PacketOut;
-                // Word 0 of IDENTIFY PACKET DEVICE: DRQ without an interrupt.
-                s.status = DRDY | DSC | DRQ;
-            }
-            op::IDENTIFY_PACKET => self.send(identify::cdrom(&self.state, &self.names, self.unit), SECTOR as usize),
-            op::IDENTIFY | op::READ_SECTORS => {
-                self.sign();
-                self.abort();
-            }
-            op::FLUSH_CACHE => self.flush(around),
-            _ => self.common_command(code),
-        }
-    }
-
-    fn packet(&mut self, around: &mut Surroundings) {
-        let mut packet = [0; 12];
-        packet.copy_from_slice(&self.state.buffer[..12]);
-        tracing::trace!(target: "guest_errors", "packet {packet:02x?}");
-        let s = &mut self.state;
-        s.error = 0;
-        match mmc::execute(&mut s.packet, &mut self.disk, &packet) {
-            Outcome::Done => self.packet_done(),
-            Outcome::Fail(sense) => self.packet_failed(sense),
-            Outcome::Data(bytes) => {
-                (s.transfer.left, s.transfer.failed) = (0, false);
-                s.buffer = bytes;
-                s.position = 0;
-                self.hand_over(around);
-            }
-            Outcome::Read { block, count } => {
-                let unit = mmc::BLOCK as u32;
-                s.transfer = Transfer { lba: block.into(), left: count, unit, block: 1, failed: false, ..s.transfer };
-                self.fetch(Phase::AwaitRead, around);
-            }
-            Outcome::Receive(len) => {
-                (s.transfer.left, s.transfer.failed) = (0, false);
-                s.buffer = vec![0; len.min(RUN)];
-                s.position = 0;
-                if s.transfer.dma {
-                    // Parameters that nobody looks at need not be fetched.
-                    return self.packet_done();
-                }
-                s.phase = Phase::ParametersOut;
-                self.offer_packet_block();
-            }
-        }
-    }
-
-    /// DRQ for the next block of packet data, as long as the host's byte count limit lets it be: ATA/ATAPI-6 8.23.
-    fn offer_packet_block(&mut self) {
-        let s = &mut self.state;
-        let limit = match s.transfer.limit {
-            0 | 0xffff => 0xfffe,
-            1 => 2,
-            n => usize::from(n),
-        };
-        let rest = s.buffer.len() - s.position;
-        // Only the last block may be odd.
-        let len = if rest > limit { limit & !1 } else { rest };
-        s.block_end = s.position + len;
-        (s.mid.now, s.high.now) = (len as u8, (len >> 8) as u8);
-        s.count.now = if s.phase == Phase::DataIn { reason::TO_HOST } else { 0 };
-        s.status = DRDY | DSC | DRQ;
-        s.intrq = true;
-    }
-
-    fn packet_done(&mut self) {
-        self.state.buffer = Vec::new();
-        (self.state.position, self.state.block_end) = (0, 0);
-        self.state.count.now = reason::COMMAND | reason::TO_HOST;
-        self.succeed();
-    }
-
-    fn packet_failed(&mut self, sense: Sense) {
-        self.packet_done();
-        self.state.packet.sense = sense;
-        self.fail(sense.key << 4 | if sense.key == 5 { error::ABRT } else { 0 });
     }
 
     /// Writes a command block register other than Data, Device and Command.
